@@ -9,7 +9,7 @@ __all__ = ['CLIPEmbeddings', 'CLIPAttention', 'quick_gelu', 'CLIPMLP', 'CLIPLaye
 import torch
 import torch.nn.functional as F
 from torch import nn
-from .config import CLIPConfig, UserError
+from .config import CLIPConfig, UserError, run_layer
 from .patch_embed import resize_abs_pos
 
 # %% ../nbs/04_clip.ipynb #b7c9774f
@@ -75,6 +75,7 @@ class CLIPLayer(nn.Module):
 
 class CLIP(nn.Module):
     "CLIP's vision transformer over SAM's compressed map (DeepSeek-OCR paper, section 3.2.1)."
+    recompute = False                # set it for activation checkpointing
     def __init__(self, cfg: CLIPConfig):
         super().__init__()
         self.cfg = cfg
@@ -91,5 +92,5 @@ class CLIP(nn.Module):
         "The last layer's raw tokens; raises `UserError` for a map of another width."
         if x.shape[1] != self.cfg.dim: raise UserError(f'the map has {x.shape[1]} channels, but CLIP is {self.cfg.dim} wide')
         x = self.pre_layrnorm(self.embeddings(x))
-        for layer in self.transformer.layers: x = layer(x)
+        for layer in self.transformer.layers: x = run_layer(layer, x, recompute=self.recompute)
         return x

@@ -9,7 +9,7 @@ __all__ = ['LayerNorm2d', 'SAMEncoder']
 import torch
 import torch.nn.functional as F
 from torch import nn
-from .config import CompressorConfig, SAMConfig
+from .config import CompressorConfig, SAMConfig, run_layer
 from .sam import SAM
 
 # %% ../nbs/03_compressor.ipynb #79ae28bb
@@ -36,7 +36,9 @@ class SAMEncoder(SAM):
 
     def compress(self, x):  # (b,h,w,dim) from the trunk; returns (b,out,h/4,w/4)
         "Keep one token in sixteen."
-        return self.net_3(self.net_2(self.neck(x.permute(0, 3, 1, 2))))
+        x = x.permute(0, 3, 1, 2)
+        for part in self.neck, self.net_2, self.net_3: x = run_layer(part, x)
+        return x
 
     def forward(self, x):  # (b,3,S,S) pages; returns (b,out,S/64,S/64)
         "A page as a small map of wide vectors; raises `UserError` for a size that does not fit."

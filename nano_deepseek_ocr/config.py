@@ -4,12 +4,16 @@
 
 # %% auto #0
 __all__ = ['PRESETS', 'UserError', 'SAMConfig', 'CompressorConfig', 'CLIPConfig', 'GPTConfig', 'TrainConfig', 'Config',
-           'check_config', 'preset', 'config_to_dict', 'config_from_dict', 'set_seed', 'show_maps', 'overview']
+           'check_config', 'preset', 'config_to_dict', 'config_from_dict', 'set_seed', 'multiplies_bf16', 'run_layer',
+           'show_maps', 'overview']
 
 # %% ../nbs/00_config.ipynb #a7dc23bc
 import random
 from dataclasses import dataclass, field, asdict, fields, is_dataclass
+from functools import lru_cache
 import numpy as np, torch
+from torch.func import functional_call
+from torch.utils.checkpoint import checkpoint
 
 # %% ../nbs/00_config.ipynb #74953e55
 class UserError(ValueError):
@@ -137,6 +141,23 @@ def config_from_dict(d: dict,          # nested dict, as `config_to_dict` made i
 def set_seed(seed: int):  # any integer
     "Seed Python's, numpy's and torch's generators."
     random.seed(seed); np.random.seed(seed % 2**32); torch.manual_seed(seed)
+
+# %% ../nbs/00_config.ipynb #67d24fae
+@lru_cache(None)
+def multiplies_bf16(device: str) -> bool:  # a device's type, such as 'cpu' or 'cuda'
+    "Whether the hardware multiplies bf16 at least as fast as fp32."
+    if device != 'cpu': return True
+    can = getattr(torch.cpu, 'get_capabilities', dict)()
+    return bool(can.get('amx_bf16') or can.get('avx512_bf16'))
+
+def run_layer(layer,               # a module
+              x,                   # (...,d) what it works on
+              *more,               # what else it takes
+              recompute: bool = False):  # in training, compute the layer twice instead of keeping what it computed?
+    "What `layer(x, *more)` gives, with less memory or on a processor without bf16 arithmetic."
+    if recompute and torch.is_grad_enabled(): return checkpoint(run_layer, layer, x, *more, use_reentrant=False)
+    if x.dtype != torch.bfloat16 or multiplies_bf16(x.device.type) or x.numel() < 4 * x.shape[-1]: return layer(x, *more)   # few rows: not worth it
+    return functional_call(layer, {n: p.float() for n, p in layer.named_parameters()}, (x.float(), *more)).to(x.dtype)
 
 # %% ../nbs/00_config.ipynb #1bf2746b
 def _to_array(x):

@@ -10,7 +10,7 @@ import torch
 from torch import nn
 from .clip import CLIP
 from .compressor import SAMEncoder
-from .config import Config, UserError
+from .config import Config, UserError, run_layer
 
 # %% ../nbs/05_deepencoder.ipynb #00f84763
 def add_newlines(grid,       # (...,h,w,d) tokens
@@ -66,7 +66,7 @@ class DeepEncoder(nn.Module):
         trunk = self.sam_model.trunk(views)
         small = self.sam_model.compress(trunk)
         local, context = small.flatten(2).mT, self.vision_model(small)[:, 1:]
-        return dict(sam=trunk.flatten(1, 2), compressor=local, clip=context, projector=self.projector(torch.cat([context, local], dim=-1)))
+        return dict(sam=trunk.flatten(1, 2), compressor=local, clip=context, projector=run_layer(self.projector, torch.cat([context, local], dim=-1)))
 
     def encode(self, views):  # (b,3,S,S); returns (b,S/64,S/64,n_embd)
         "The grid of tokens of each view."

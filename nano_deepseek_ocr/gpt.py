@@ -10,7 +10,7 @@ __all__ = ['SOFTCAP', 'norm', 'rotary_table', 'rotate', 'Attention', 'MLP', 'Blo
 import torch
 import torch.nn.functional as F
 from torch import nn
-from .config import GPTConfig, UserError
+from .config import GPTConfig, UserError, run_layer
 
 # %% ../nbs/08_gpt.ipynb #ff795c92
 def norm(x: torch.Tensor,    # (...,d)
@@ -183,6 +183,7 @@ def cache_mask(T: int,     # new places
 # %% ../nbs/08_gpt.ipynb #20bb21c5
 class GPT(nn.Module):
     "nanochat's GPT, December 2025 form."
+    recompute = False                # set it for activation checkpointing
     def __init__(self, cfg: GPTConfig):  # sizes
         super().__init__()
         self.cfg = cfg
@@ -222,7 +223,7 @@ class GPT(nn.Module):
         x = norm(self.transformer.wte(idx) if inputs_embeds is None else inputs_embeds)
         T, w, vocab = x.shape[1], self.lm_head.weight, self.cfg.vocab_size
         (cos, sin), mask = self.angles(T, kv_cache), cache_mask(T, kv_cache, x.device)
-        for block in self.transformer.h: x = block(x, cos, sin, mask, kv_cache)
+        for block in self.transformer.h: x = run_layer(block, x, cos, sin, mask, kv_cache, recompute=self.recompute)
         if kv_cache is not None: kv_cache.pos += T; x = x[:, -1:]
         if targets is None: return logits_of(norm(x), w, vocab)
         at = (targets.flatten() != -1).nonzero().squeeze(1)

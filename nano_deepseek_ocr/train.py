@@ -17,7 +17,7 @@ from fastcore.script import call_parse
 from rapidfuzz.distance import Levenshtein
 from safetensors import safe_open
 from tqdm import tqdm
-from .config import Config, TrainConfig, UserError, config_to_dict, preset as get_preset, set_seed
+from .config import Config, TrainConfig, UserError, config_to_dict, multiplies_bf16, preset as get_preset, set_seed
 from .dataloader import Prepared, batches, collate, tokenize_sample
 from .image import get_mode
 from .model import NanoDeepseekOCR
@@ -196,9 +196,7 @@ def to_device(batch: dict, device) -> dict:  # the same batch, tensors moved
 # %% ../nbs/14_train.ipynb #9209f3f6
 def autocast(device: torch.device):  # a context for the forward pass
     "bf16 where the hardware multiplies it faster than fp32, else nothing."
-    cpu = getattr(torch.cpu, 'get_capabilities', dict)()
-    fast = device.type == 'cuda' or bool(cpu.get('amx_bf16') or cpu.get('avx512_bf16'))
-    return torch.autocast(device.type, torch.bfloat16, enabled=fast)
+    return torch.autocast(device.type, torch.bfloat16, enabled=multiplies_bf16(device.type))
 
 def train(model, mixture, run: Path,      # mixture: item p is the p-th tokenized sample; run: an existing folder
           tc: TrainConfig, stage: int,    # rates and lengths; 1 or 2
