@@ -4,10 +4,12 @@
 
 # %% auto #0
 __all__ = ['MODES', 'MAX_PIXELS', 'PAGE_SPLIT', 'Mode', 'get_mode', 'find_grid', 'n_positions', 'valid_tokens', 'to_rgb',
-           'load_page', 'Views', 'square', 'views', 'show_views', 'page_numbers', 'pages']
+           'load_page', 'Views', 'square', 'views', 'draw_views', 'png', 'mode_table', 'token_map', 'Region',
+           'parse_grounding', 'format_grounding', 'box_to_pixels', 'pixels_to_box', 'box_to_view', 'view_to_box',
+           'draw_boxes', 'page_numbers', 'pages']
 
 # %% ../nbs/06_image.ipynb #fad58014
-import glob as globbing, math, re, warnings
+import glob as globbing, io, json, math, re, warnings
 from dataclasses import dataclass
 from pathlib import Path
 import numpy as np, torch
@@ -110,11 +112,11 @@ def _tensor(im): return torch.from_numpy(np.array(im, dtype=np.float32)).permute
 
 def square(page: Image.Image, size: int, pad: bool) -> Image.Image:  # RGB page, side in pixels, keep proportions? a square picture
     "Squeeze a page into a square, or fit it in and fill up with grey."
-    if not pad: return page.resize((size, size), Image.BICUBIC, reducing_gap=3.)
+    if not pad: return page.resize((size, size), Image.BICUBIC)
     scale = size / max(page.size)
     w, h = (max(1, round(v * scale)) for v in page.size)
     out = Image.new('RGB', (size, size), (127, 127, 127))
-    out.paste(page.resize((w, h), Image.BICUBIC, reducing_gap=3.), ((size - w) // 2, (size - h) // 2))
+    out.paste(page.resize((w, h), Image.BICUBIC), ((size - w) // 2, (size - h) // 2))
     return out
 
 def views(page,                    # a path or a PIL image
@@ -126,39 +128,127 @@ def views(page,                    # a path or a PIL image
     w, h = find_grid(page.size, m.tile, most) if m.tile else (1, 1)
     if w * h == 1: return Views(whole)
     t = m.tile
-    big = _tensor(page.resize((w * t, h * t), Image.BICUBIC, reducing_gap=3.))
+    big = _tensor(page.resize((w * t, h * t), Image.BICUBIC))
     tiles = big.view(3, h, t, w, t).permute(1, 3, 0, 2, 4).reshape(w * h, 3, t, t)
     return Views(whole, tiles.contiguous(), (w, h))
 
 # %% ../nbs/06_image.ipynb #2f4036c9
-def show_views(page, mode: str, most: int = 9):  # a path or a PIL image, a mode's name, most tiles
-    "Draw how a page is cut, and its token string: tokens blue, newlines orange, separator red."
-    import matplotlib.pyplot as plt
+def _placed(size, side, pad):
+    "Where a page lies in its square view: left, top, width and height in pixels."
+    if not pad: return 0, 0, side, side
+    w, h = (max(1, round(v * side / max(size))) for v in size)
+    return (side - w) // 2, (side - h) // 2, w, h
+
+def draw_views(page, mode: str, most: int = 9):  # a path or a PIL image, a mode's name, most tiles; returns a figure
+    "How a page is cut, and its token string: tokens blue, newlines orange, separator red, padding shaded."
     from matplotlib.colors import ListedColormap
+    from matplotlib.figure import Figure
     from matplotlib.patches import Rectangle
     page, m = load_page(page), get_mode(mode)
-    v = views(page, mode, most)
-    fig, axs = plt.subplots(1, 3 if v.tiles is not None else 2, figsize=(6, 3), dpi=90)
-    axs[0].imshow((v.image.permute(1, 2, 0) / 2 + .5).clamp(0, 1)); axs[0].set_title(f'{mode}: {m.size} pixels', fontsize=8)
-    if m.pad:
-        w, h = (s * m.size / max(page.size) for s in page.size)
-        for x, y, a, b in ((0, 0, (m.size - w) / 2, m.size), ((m.size + w) / 2, 0, (m.size - w) / 2, m.size), (0, 0, m.size, (m.size - h) / 2), (0, (m.size + h) / 2, m.size, (m.size - h) / 2)):
-            axs[0].add_patch(Rectangle((x, y), a, b, color='crimson', alpha=.25, lw=0))
-    grids = [(axs[-1], m.size // 64, m.size // 64, 'whole view')]
-    if v.tiles is not None:
-        (w, h), t = v.grid, m.tile // 64
-        for i in range(1, w): axs[0].axvline((m.size - page.width * m.size / max(page.size)) / 2 + i * page.width * m.size / max(page.size) / w, color='royalblue', lw=1)
-        for j in range(1, h): axs[0].axhline((m.size - page.height * m.size / max(page.size)) / 2 + j * page.height * m.size / max(page.size) / h, color='royalblue', lw=1)
-        grids.insert(0, (axs[1], t * w, t * h, f'{w}×{h} tiles'))
-    for ax, cols, rows, label in grids:
-        cells = np.zeros((rows + (ax is axs[-1]), cols + 1)); cells[:rows, cols] = 1
-        if ax is axs[-1]: cells[rows] = 3; cells[rows, 0] = 2
+    (w, h), (x, y, pw, ph) = find_grid(page.size, m.tile, most) if m.tile else (1, 1), _placed(page.size, m.size, m.pad)
+    n, t, tiled = m.size // 64, m.tile // 64, w * h > 1
+    fig = Figure(figsize=(6, 2.9), dpi=90); axs = fig.subplots(1, 3 if tiled else 2)
+    axs[0].imshow(square(page, m.size, m.pad)); axs[0].set_title(f'{mode}: {m.size} pixels', fontsize=8)
+    for left, top, a, b in (0, 0, x, m.size), (x + pw, 0, m.size - x - pw, m.size), (0, 0, m.size, y), (0, y + ph, m.size, m.size - y - ph):
+        axs[0].add_patch(Rectangle((left, top), a, b, color='crimson', alpha=.25, lw=0))
+    if tiled:
+        for i in range(w + 1): axs[0].plot([x + i * pw / w] * 2, [y, y + ph], color='royalblue', lw=1)
+        for j in range(h + 1): axs[0].plot([x, x + pw], [y + j * ph / h] * 2, color='royalblue', lw=1)
+    axs[0].set_xticks([]); axs[0].set_yticks([])
+    for ax, cols, rows, label, last in ([(axs[1], t * w, t * h, f'{w}×{h} tiles', False)] if tiled else []) + [(axs[-1], n, n, 'whole view', True)]:
+        cells = np.zeros((rows + last, cols + 1)); cells[:rows, cols] = 1
+        if last: cells[rows] = 3; cells[rows, 0] = 2
         ax.imshow(cells, cmap=ListedColormap(['#7aa6e8', '#f5a742', '#d63031', '#ffffff']), vmin=0, vmax=3)
         ax.set_xticks(np.arange(-.5, cols + 1), []); ax.set_yticks(np.arange(-.5, len(cells)), []); ax.grid(color='white', lw=.4); ax.tick_params(length=0)
         ax.set_title(label, fontsize=8)
-    axs[0].set_xticks([]); axs[0].set_yticks([])
     fig.suptitle(f'{n_positions(mode, page.size, most)} positions, {valid_tokens(mode, page.size, most)} tokens show the page', fontsize=9)
-    fig.tight_layout(); plt.show()
+    fig.tight_layout()
+    return fig
+
+def png(fig) -> bytes:  # a matplotlib figure
+    "A figure as the bytes of a picture."
+    out = io.BytesIO(); fig.savefig(out); return out.getvalue()
+
+# %% ../nbs/06_image.ipynb #0292933b
+def mode_table(size: tuple,            # width and height of the page in pixels
+               most: int = 9) -> str:  # most tiles; returns markdown
+    "What a page costs in each mode."
+    rows = ['| mode | view | tiles | positions | tokens that show the page |', '|---|--:|--:|--:|--:|']
+    for m in MODES.values():
+        w, h = find_grid(size, m.tile, most) if m.tile else (1, 1)
+        tiles = f'{w}×{h} of {m.tile}' if w * h > 1 else ''
+        rows.append(f'| {m.name} | {m.size} | {tiles} | {n_positions(m.name, size, most)} | {valid_tokens(m.name, size, most)} |')
+    return '\n'.join(rows)
+
+# %% ../nbs/06_image.ipynb #1f594e4c
+def token_map(page, mode: str = 'base', most: int = 9):  # a path or a PIL image, the mode to begin with, most tiles; returns a widget
+    "The picture of `draw_views` with a switch for the mode."
+    import ipywidgets as W
+    page = load_page(page); get_mode(mode)
+    switch, picture = W.ToggleButtons(options=list(MODES), value=mode, style=dict(button_width='75px')), W.Image(format='png')
+    show = lambda change=None: setattr(picture, 'value', png(draw_views(page, switch.value, most)))
+    switch.observe(show, 'value'); show()
+    return W.VBox([switch, picture])
+
+# %% ../nbs/06_image.ipynb #0e93fa6c
+_REGION = re.compile(r'<\|ref\|>(.*?)<\|/ref\|>\s*<\|det\|>(.*?)<\|/det\|>', re.S)
+
+@dataclass(frozen=True)
+class Region:
+    "A piece of a page that a model has pointed at."
+    label: str            # what it is, such as 'title' or 'text'
+    boxes: tuple          # (left, top, right, bottom) each, in 0..999
+    text: str = ''        # what was written after it, up to the next region
+
+def _boxes(text):
+    try: found = json.loads(text)
+    except (ValueError, RecursionError): return ()
+    if isinstance(found, list) and len(found) == 4 and not any(isinstance(v, list) for v in found): found = [found]
+    good = [b for b in found if isinstance(b, list) and len(b) == 4 and all(type(v) in (int, float) and math.isfinite(v) for v in b)] if isinstance(found, list) else []
+    inside = lambda v: min(max(round(v), 0), 999)
+    return tuple((min(a, c), min(b, d), max(a, c), max(b, d)) for a, b, c, d in (map(inside, box) for box in good))
+
+def parse_grounding(text: str) -> list:  # what a model wrote; returns a `Region` for each mark, in order
+    "The regions in an answer."
+    marks = list(_REGION.finditer(text))
+    ends = [m.start() for m in marks[1:]] + [len(text)]
+    return [Region(m[1].strip(), _boxes(m[2]), text[m.end():end].strip()) for m, end in zip(marks, ends)]
+
+def format_grounding(label: str, boxes: list) -> str:  # boxes in 0..999
+    "A region as the model should write it."
+    return f'<|ref|>{label}<|/ref|><|det|>{json.dumps([list(b) for b in boxes])}<|/det|>'
+
+def box_to_pixels(box: tuple, size: tuple) -> tuple:  # in 0..999; width and height of the page; returns left, top, right, bottom in pixels
+    "A box on the page."
+    return tuple(v / 999 * s for v, s in zip(box, (*size, *size)))
+
+def pixels_to_box(box: tuple, size: tuple) -> tuple:  # in pixels; width and height of the page; returns 0..999
+    "A box as the model writes it."
+    return tuple(min(max(round(v * 999 / s), 0), 999) for v, s in zip(box, (*size, *size)))
+
+def box_to_view(box: tuple, size: tuple, mode: str) -> tuple:  # in 0..999; size of the page; a mode's name; returns pixels of the whole view
+    "A box in the square that the encoder sees, padding included."
+    m = get_mode(mode); x, y, w, h = _placed(size, m.size, m.pad)
+    return tuple(v / 999 * s + o for v, s, o in zip(box, (w, h, w, h), (x, y, x, y)))
+
+def view_to_box(box: tuple, size: tuple, mode: str) -> tuple:  # in pixels of the whole view; size of the page; a mode's name; returns 0..999
+    "The way back from the encoder's square to the page."
+    m = get_mode(mode); x, y, w, h = _placed(size, m.size, m.pad)
+    return pixels_to_box(tuple(v - o for v, o in zip(box, (x, y, x, y))), (w, h))
+
+def draw_boxes(page, regions: list):  # a path or a PIL image, regions from `parse_grounding`; returns a figure
+    "The page with its regions, a colour for each label."
+    from matplotlib.figure import Figure
+    from matplotlib.patches import Rectangle
+    page = load_page(page); w, h = page.size
+    fig = Figure(figsize=(min(6, 4.5 * w / h), min(4.5, 6 * h / w)), dpi=90); ax = fig.add_axes([0, 0, 1, 1]); ax.imshow(page); ax.axis('off')
+    colors = {l: f'C{i}' for i, l in enumerate(dict.fromkeys(r.label for r in regions))}
+    for r in regions:
+        for b in r.boxes:
+            x0, y0, x1, y1 = box_to_pixels(b, page.size)
+            ax.add_patch(Rectangle((x0, y0), x1 - x0, y1 - y0, fill=False, color=colors[r.label], lw=1.5))
+            ax.text(x0, y0, r.label, fontsize=7, color='white', va='bottom', bbox=dict(facecolor=colors[r.label], lw=0, pad=1))
+    return fig
 
 # %% ../nbs/06_image.ipynb #a7281d9e
 PAGE_SPLIT = '<--- Page Split --->'

@@ -11,6 +11,7 @@ from pathlib import Path
 from fastcore.script import Param, call_parse
 from tqdm import tqdm
 from .config import UserError
+from .generate import Decoding, read_batch
 from .image import PAGE_SPLIT, get_mode, pages
 from .model import NanoDeepseekOCR
 from .synth import overfit_pages
@@ -37,14 +38,17 @@ def format_samples(rows: list) -> str:  # rows from `sample_table`; both texts i
 def read_pages(model, sources: list,        # paths of pictures, PDFs, folders, or globs
                prompt: str, mode: str = None,  # what to ask; resolution mode, the model's own if not said
                page_range: str = None,      # of PDFs, such as '1-3,5'
-               max_new_tokens: int = 512) -> tuple:  # the texts in order, and the errors of pages that could not be read
+               max_new_tokens: int = 512) -> tuple:  # the texts in order, and what went wrong: `UserError`s and warnings as text
     "Read page after page; raises `UserError` for a source that does not exist."
-    texts, errors = [], []
+    texts, troubles, how = [], [], Decoding(max_new_tokens=max_new_tokens)
+    why = dict(length=f'cut off after {max_new_tokens} tokens (max_new_tokens)', repetition='ended because the text only repeated itself')
     for source in sources:
         for name, page in tqdm(pages(source, page_range=page_range), desc=Path(source).name, unit='page', disable=None):
-            if isinstance(page, UserError): errors.append(page)
-            else: texts.append(model.read(page, prompt, mode, max_new_tokens))
-    return texts, errors
+            if isinstance(page, UserError): troubles.append(page); continue
+            answer = read_batch(model, [page], prompt, mode, how=how)[0]
+            texts.append(answer.text)
+            if answer.reason in why: troubles.append(f'{name}: {why[answer.reason]}')
+    return texts, troubles
 
 # %% ../nbs/17_sample.ipynb #1b12d7da
 def run_sample(images, run, resume_step, prompt, mode, page_range, max_new_tokens, out):
@@ -58,12 +62,12 @@ def run_sample(images, run, resume_step, prompt, mode, page_range, max_new_token
         cfg = model.cfg.train
         print(format_samples(sample_table(model, load_tokenizer(), samples, mode or cfg.mode, cfg.seq_len)))
         return 0
-    texts, errors = read_pages(model, images, prompt, mode, page_range, max_new_tokens)
+    texts, troubles = read_pages(model, images, prompt, mode, page_range, max_new_tokens)
     text = f'\n{PAGE_SPLIT}\n'.join(texts)
     if out: Path(out).write_text(text + '\n', encoding='utf-8')
     else: print(text)
-    for e in errors: print(f'error: {e}', file=sys.stderr)
-    return 1 if errors else 0
+    for t in troubles: print(f"{'error' if isinstance(t, UserError) else 'warning'}: {t}", file=sys.stderr)
+    return int(any(isinstance(t, UserError) for t in troubles))
 
 # %% ../nbs/17_sample.ipynb #8e285cfc
 @call_parse
