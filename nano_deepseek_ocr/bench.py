@@ -4,7 +4,7 @@
 
 # %% auto #0
 __all__ = ['Peak', 'measure', 'matmul_peak', 'bandwidth', 'encoder_flops', 'peer_encoder', 'bench_encoder', 'peer_gpt',
-           'bench_decode', 'bench_table', 'plot_bench', 'Table', 'main']
+           'bench_decode', 'bench_pages', 'bench_table', 'plot_bench', 'Table', 'main']
 
 # %% ../nbs/20_bench.ipynb #2588e982
 import ctypes, json, os, platform, statistics, sys, time
@@ -12,10 +12,12 @@ from dataclasses import replace
 from pathlib import Path
 import torch
 from fastcore.script import call_parse
+from PIL import Image
 from .config import Config, UserError, preset as get_preset, set_seed
 from .deepencoder import DeepEncoder
 from .generate import Decoding, write
 from .gpt import GPT
+from .image import views
 from .model import NanoDeepseekOCR
 from .pretrained import _NANOCHAT, _renamed
 
@@ -162,6 +164,15 @@ def bench_decode(cfg: Config,            # sizes; only the GPT's count
     same = sum(a == b for a, b in zip(got['ours']['result'], got['transformers']['result'])) / new
     return [_row(f'decode {cfg.name} {dtype}', k, got[k], tokens_per_s=rate[k], share=rate[k] / limit, limit='bandwidth', same=same) for k in rate]
 
+# %% ../nbs/20_bench.ipynb #3b2a5861
+def bench_pages(rounds: int = 5) -> list:  # times each is timed; returns rows of a table
+    "From a scan of 3000x4000 pixels to the tensor of base mode, beside the bare resize."
+    page, threads = Image.effect_noise((3000, 4000), 80).convert('RGB'), torch.get_num_threads()
+    torch.set_num_threads(1)
+    try: got = measure({'ours': lambda: views(page, 'base'), 'Pillow, resize only': lambda: page.resize((768, 1024), Image.BICUBIC)}, rounds)
+    finally: torch.set_num_threads(threads)
+    return [_row('page 3000x4000 to base', k, got[k], pages_per_s=1 / got[k]['seconds'], share=got['Pillow, resize only']['seconds'] / got[k]['seconds'], limit='resize') for k in got]
+
 # %% ../nbs/20_bench.ipynb #bf168d9a
 def bench_table(rows: list) -> str:  # rows of the benchmarks; returns markdown
     "The results as a table, each beside how much faster it is than its peer."
@@ -196,10 +207,10 @@ class Table(list):
 
 # %% ../nbs/20_bench.ipynb #d7c1cc44
 _BENCHES = dict(encoder=lambda cfg, dt, side, dev, n: bench_encoder(cfg, side, dt, dev, n),
-                decode=lambda cfg, dt, side, dev, n: bench_decode(cfg, dt, dev, n))
+                decode=lambda cfg, dt, side, dev, n: bench_decode(cfg, dt, dev, n), pages=lambda cfg, dt, side, dev, n: bench_pages(rounds=n))
 
 @call_parse
-def main(what: str,                # encoder, decode or all
+def main(what: str,                # encoder, decode, pages or all
          preset: str = 'd20',      # size of the model: d20 or nano
          dtype: str = 'both',      # fp32, bf16 or both
          side: int = 1024,         # side of the page in pixels
@@ -213,7 +224,7 @@ def main(what: str,                # encoder, decode or all
             if value not in known: raise UserError(f'no {name} {value!r}; there are: {", ".join(known)}')
         rows = []
         for name in _BENCHES if what == 'all' else [what]:
-            for dt in _DTYPES if dtype == 'both' else [dtype]: rows += _BENCHES[name](cfg, dt, side, dev, rounds)
+            for dt in ['fp32'] if name == 'pages' else _DTYPES if dtype == 'both' else [dtype]: rows += _BENCHES[name](cfg, dt, side, dev, rounds)
     except UserError as e: sys.exit(f'error: {e}')
     print(f'{platform.machine()}, {torch.get_num_threads()} threads, {dev}, torch {torch.__version__}\n\n{bench_table(rows)}')
     if out: Path(out).write_text(json.dumps(rows, indent=1))
