@@ -47,7 +47,8 @@ def _manuals():
     "The texts that every Python brings: its manual, then the docstrings of its library."
     yield from (pydoc_data.topics.topics[t] for t in sorted(pydoc_data.topics.topics))
     for f in sorted(Path(inspect.__file__).parent.glob('*.py')):
-        yield from map(inspect.cleandoc, re.findall(r'"""(.*?)"""', f.read_text(encoding='utf-8', errors='ignore'), re.S))
+        source = f.read_text(encoding='utf-8', errors='ignore')
+        yield from map(inspect.cleandoc, re.findall(r'"""(.*?)"""', source, re.S))
 
 def _runs(p, n=8):
     w = p.lower().split()
@@ -73,6 +74,8 @@ def vocabulary(split: str = 'train') -> tuple:  # 'train' or 'test'; words of 3 
     return tuple(sorted({w for p in english(split) for w in p.split() if re.fullmatch('[a-z]{3,9}', w)}))
 
 # %% ../nbs/11_synth.ipynb #7100ff76
+def _one(rng, xs): return xs[rng.integers(len(xs))]
+
 _PAPER = ['#ffffff', '#fff3c4', '#dcecff', '#e3f6dc', '#ffe1e1', '#eeeeee']
 _INKS = ['#000000', '#222222', '#1b2a49', '#3a1f1f', '#12372a']
 
@@ -99,12 +102,14 @@ def text_page(rng, words: list,        # numpy's generator; the words to set
               size: int = 256,         # side in pixels
               px: tuple = (15, 19),    # smallest and largest type
               lines: int = 10**6,      # most lines
-              jitter: int = 20) -> tuple:  # how far from the corner it may begin, in pixels; returns `Canvas`, prompt, answer
+              jitter: int = 20) -> tuple:  # pixels from the corner where it may begin; returns `Canvas`, prompt, answer
     "Words set in lines on a square page, as many as fit; raises `UserError` if not even one does."
     px, name = int(rng.integers(px[0], px[1] + 1)), str(rng.choice(list(FONTS)))
     c, (x, y) = Canvas((size, size), str(rng.choice(_PAPER))), rng.integers(4, 5 + jitter, 2).tolist()
     ink = str(rng.choice(_INKS))
-    while px > 7 and not c.lines: flow(c, words, x, y, size - 4, size, name, px, ink, lines); px -= 1    # smaller type for a long word
+    while px > 7 and not c.lines:                       # smaller type for a long word
+        flow(c, words, x, y, size - 4, size, name, px, ink, lines)
+        px -= 1
     if not c.lines: raise UserError(f'a page of {size} pixels is too small for {words[0]!r} at {px} pixels')
     return c, '<image>\nFree OCR.', '\n'.join(t for t, _ in c.lines)
 
@@ -113,33 +118,37 @@ def document(rng, paragraphs: list,        # numpy's generator; to choose from
              size: int = 512,              # width in pixels
              px: tuple = (11, 15)) -> tuple:  # smallest and largest type; returns `Canvas`, prompt, answer
     "A page of headings, paragraphs and lists in one or two columns; the answer is markdown."
-    px, name = int(rng.integers(px[0], px[1] + 1)), str(rng.choice(['sans', 'serif', 'book', 'book']))
-    c, edge, gap = Canvas((size, size * 5 // 4), str(rng.choice(_PAPER[:2]))), int(rng.integers(size // 30, size // 10)), 2 * px
-    columns, ink, out = int(rng.integers(1, 3)), str(rng.choice(_INKS)), []
-    some = lambda: paragraphs[rng.integers(len(paragraphs))].split()
-    done, y = flow(c, title := some()[:int(rng.integers(2, 6))], edge, edge, size - edge, c.image.height - edge, 'bold', px * 2, ink, lines=2)
+    px, name, ink = int(rng.integers(px[0], px[1] + 1)), _one(rng, ['sans', 'serif', 'book', 'book']), _one(rng, _INKS)
+    c, columns, out = Canvas((size, size * 5 // 4), _one(rng, _PAPER[:2])), int(rng.integers(1, 3)), []
+    edge, gap = int(rng.integers(size // 30, size // 10)), 2 * px
+    bottom, wide = c.image.height - edge, (size - 2 * edge - (columns - 1) * gap) // columns
+    some = lambda least, most: _one(rng, paragraphs).split()[:int(rng.integers(least, most))]
+    title = some(2, 6)
+    done, top = flow(c, title, edge, edge, size - edge, bottom, 'bold', px * 2, ink, lines=2)
     if done: out.append('# ' + ' '.join(title[:done]))
-    wide, top, col = (size - 2 * edge - (columns - 1) * gap) // columns, y + px, 0
+    top, col = top + px, 0
     y = top
     def put(words, mark='', indent=0, face=name, h=px):
         "Words into this column and, if there are more, into the next; False when the page is full."
         nonlocal y, col
-        placed = []
+        placed, at = [], len(c.lines)
         while words and col < columns:
             x = edge + col * (wide + gap)
-            if indent and not placed and y + int(h * 1.4) <= c.image.height - edge: c.text(x, y, '•', font(face, h), ink)
-            n, y = flow(c, words, x + indent, y, x + wide, c.image.height - edge, face, h, ink)
-            if indent and not placed and not n and c.lines[-1][0] == '•': return False
-            placed, words = placed + words[:n], words[n:]
-            if words: col, y = col + 1, top
+            n, end = flow(c, words, x + indent, y, x + wide, bottom, face, h, ink)
+            if n and indent and not placed:
+                c.text(x, y, '•', font(face, h), ink)
+                c.lines.insert(at, c.lines.pop())        # the bullet comes before its words
+            y, placed, words = end, placed + words[:n], words[n:]
+            if words: col, y, at = col + 1, top, len(c.lines)
         if placed: out.append(mark + ' '.join(placed))
         return not words
-    while True:
+    more = True
+    while more:
         kind, y = rng.integers(5), y + px // 2
-        if kind == 0: ok = put(some()[:int(rng.integers(2, 5))], '## ', face='bold', h=px * 5 // 4)
-        elif kind == 1: ok = all(put(some()[:int(rng.integers(3, 12))], '- ', indent=px) for _ in range(int(rng.integers(2, 5))))
-        else: ok = put(some())
-        if not ok: return c, '<image>\nConvert the document to markdown.', _markdown(out)
+        if kind == 0: more = put(some(2, 5), '## ', face='bold', h=px * 5 // 4)
+        elif kind == 1: more = all(put(some(3, 12), '- ', indent=px) for _ in range(int(rng.integers(2, 5))))
+        else: more = put(some(20, 200))
+    return c, '<image>\nConvert the document to markdown.', _markdown(out)
 
 def _markdown(blocks):
     "Blocks parted by an empty line, the items of a list by a line end."
@@ -152,7 +161,9 @@ _ITEMS = ['Coffee', 'Bread', 'Green tea', 'Hammer', 'Nails 40mm', 'Apples', 'Mil
           'Lamp', 'Rope 5m', 'Soap', 'Notebook', 'Salmon', 'Cake', 'Envelopes', 'Honey']
 _price = lambda cents: f'{cents // 100}.{cents % 100:02d}'
 
-def _some(rng, n, split): return [str(w) for w in rng.choice(vocabulary(split), n, replace=False)]
+def _some(rng, n, split):
+    v = vocabulary(split)
+    return [v[i] for i in rng.choice(len(v), n, replace=False)]
 
 def receipt(rng, shop: str = None,        # numpy's generator; a name, or name and items are made up
             most: int = 4,                # most items
@@ -160,7 +171,8 @@ def receipt(rng, shop: str = None,        # numpy's generator; a name, or name a
     "A shop receipt whose total is the sum of its items."
     items = _ITEMS if shop else [w.capitalize() for w in _some(rng, most, split)]
     shop = shop or ' '.join(_some(rng, 2, split)).title()
-    n, w, face, size = int(rng.integers(3, most + 1)), int(rng.integers(380, 500)), str(rng.choice(['mono', 'sans', 'serif'])), 30
+    n, w, size = int(rng.integers(3, most + 1)), int(rng.integers(380, 500)), 30
+    face = str(rng.choice(['mono', 'sans', 'serif']))
     c = Canvas((w, max(512, 46 * n + 320)), str(rng.choice(_PAPER)))
     cents = [int(v) for v in rng.integers(80, 3000, n)]
     rows = list(zip([str(i) for i in rng.choice(items, n, replace=False)], cents)) + [('TOTAL', sum(cents))]
@@ -168,7 +180,8 @@ def receipt(rng, shop: str = None,        # numpy's generator; a name, or name a
     rows += [('CASH', cash), ('CHANGE', cash - sum(cents))]
     f, y, lines = font(face, size), int(rng.integers(8, 40)), []
     c.text(16, y, shop, font('bold', size)); y += 48
-    date = f'{rng.integers(1, 29):02d}/{rng.integers(1, 13):02d}/2026 {rng.integers(8, 22):02d}:{rng.integers(0, 60):02d}'
+    day, month, hour, minute = (int(rng.integers(a, b)) for a, b in ((1, 29), (1, 13), (8, 22), (0, 60)))
+    date = f'{day:02d}/{month:02d}/2026 {hour:02d}:{minute:02d}'
     c.text(16, y, date, f); y += 52
     for name, v in rows:
         c.text(16, y, name, f); c.text(int(w - 16 - f.getlength(_price(v))), y, _price(v), f)
@@ -183,7 +196,8 @@ _COLORS = ['#c0392b', '#2471a3', '#229954', '#b9770e', '#6c3483', '#17202a']
 def chart(rng, title: str = None,         # numpy's generator; a title, or one is made up
           split: str = 'train') -> tuple:  # of the words; returns `Canvas`, prompt, answer
     "A bar chart and the table behind it."
-    title, k, flat = title or ' '.join(_some(rng, 2, split)).capitalize(), int(rng.integers(3, 6)), bool(rng.integers(2))
+    title = title or ' '.join(_some(rng, 2, split)).capitalize()
+    k, flat = int(rng.integers(3, 6)), bool(rng.integers(2))
     first = int(rng.integers(0, 13 - k))
     names, values, color = _MONTHS[first:first + k], [int(v) for v in rng.integers(8, 100, k)], str(rng.choice(_COLORS))
     c, f = Canvas((512, 512), str(rng.choice(['#ffffff', '#f4f6f7', '#fef9e7']))), font('sans', 30)
@@ -203,27 +217,33 @@ def chart(rng, title: str = None,         # numpy's generator; a title, or one i
 
 # %% ../nbs/11_synth.ipynb #3f6a1c95
 def _cell(rng, kind, split):
-    if kind == 0: return str(rng.choice(vocabulary(split)))
+    if kind == 0: return _one(rng, vocabulary(split))
     if kind == 1: return str(rng.integers(0, 5000))
     return f'{rng.uniform(0, 100):.1f} %' if kind == 2 else _price(int(rng.integers(80, 90000)))
+
+def _columns(head, spans, rows, name, px):
+    "Width of each column: its widest cell, or more where the header over it needs more."
+    cols, j = [int(max(_width(r[j], name, px) for r in rows)) + 2 * px for j in range(len(rows[0]))], 0
+    for text, n in zip(head, spans):
+        j += n
+        cols[j - 1] += max(0, int(_width(text, 'bold', px)) + px - sum(cols[j - n:j]))
+    return cols
 
 def table(rng, size: int = 512,           # numpy's generator; side in pixels
           px: tuple = (14, 20),           # smallest and largest type
           most: int = 8,                  # most rows
           split: str = 'train') -> tuple:  # of the words; returns `Canvas`, prompt, answer
     "A ruled table; the answer is HTML with th, td and colspan."
-    px, name, style = int(rng.integers(px[0], px[1] + 1)), str(rng.choice(['sans', 'serif', 'book'])), int(rng.integers(4))
+    px, name, style = int(rng.integers(px[0], px[1] + 1)), _one(rng, ['sans', 'serif', 'book']), int(rng.integers(4))
     kinds = [0] + [int(rng.integers(4)) for _ in range(int(rng.integers(1, 5)))]
-    head = [str(rng.choice(vocabulary(split))).capitalize() for _ in kinds]
+    head = [w.capitalize() for w in _some(rng, len(kinds), split)]
     rows = [[_cell(rng, k, split) for k in kinds] for _ in range(int(rng.integers(2, most + 1)))]
     spans = [1] * len(kinds)
     if len(kinds) > 2 and rng.integers(3) == 0: head[-2:], spans[-2:] = [head[-2]], [2]
-    width = lambda j: int(max(_width(r[j], name, px) for r in rows)) + 2 * px
-    cols = [max(width(j), int(_width(head[j], 'bold', px)) + px if j < len(head) and spans[j] == 1 else 0) for j in range(len(kinds))]
-    while sum(cols) > size - 16 and len(cols) > 1:                # what does not fit is left out, on the page and in the answer
-        if spans[-1] == 2: spans[-1] = 1
+    while sum(cols := _columns(head, spans, rows, name, px)) > size - 16 and len(cols) > 1:
+        if spans[-1] == 2: spans[-1] = 1                          # what does not fit is left out, of the answer too
         else: head, spans = head[:-1], spans[:-1]
-        cols, rows = cols[:-1], [r[:-1] for r in rows]
+        rows = [r[:-1] for r in rows]
     step = int(px * 1.8)
     rows = rows[:max(1, (size - 16) // step - 1)]
     c = Canvas((size, size), str(rng.choice(_PAPER)))
@@ -240,7 +260,8 @@ def table(rng, size: int = 512,           # numpy's generator; side in pixels
             line += f'<{tag} colspan="{n}">{text}</{tag}>' if n > 1 else f'<{tag}>{text}</{tag}>'
             if style == 0: c.draw.rectangle([at[j], y, at[j + n], y + step], outline='black')
             j += n
-        if style == 1 or style == 2 and i == 0: c.draw.line([x0, y + step, at[-1], y + step], fill='black', width=1 + (i == 0))
+        if style == 1 or style == 2 and i == 0:
+            c.draw.line([x0, y + step, at[-1], y + step], fill='black', width=1 + (i == 0))
         html.append(f'<tr>{line}</tr>')
     return c, '<image>\nConvert the document to markdown.', f'<table>{"".join(html)}</table>'
 
@@ -250,8 +271,7 @@ def plot(rng, split: str = 'train') -> tuple:  # numpy's generator; of the words
     from matplotlib.backends.backend_agg import FigureCanvasAgg
     from matplotlib.figure import Figure
     from matplotlib.text import Text
-    words = [str(w) for w in rng.choice(vocabulary(split), 9, replace=False)]
-    style, n = str(rng.choice(['bar', 'barh', 'line', 'pie'])), int(rng.integers(3, 6))
+    words, style, n = _some(rng, 9, split), _one(rng, ['bar', 'barh', 'line', 'pie']), int(rng.integers(3, 6))
     names, series = words[:n], words[5:6 if style == 'pie' else 6 + int(rng.integers(2))]
     values = rng.integers(5, 100, (len(series), n))
     fig = Figure(figsize=(5.12, 5.12 * rng.uniform(.7, 1)), dpi=100, facecolor=str(rng.choice(['white', '#f4f6f7'])))
@@ -273,14 +293,16 @@ def plot(rng, split: str = 'train') -> tuple:  # numpy's generator; of the words
     c = Canvas((1, 1))
     c.image = Image.fromarray(np.asarray(canvas.buffer_rgba())).convert('RGB')
     for t in fig.findobj(Text):
-        b = t.get_window_extent()
-        if t.get_text() and t.get_visible() and b.width: c.lines.append((t.get_text(), tuple(round(v) for v in (b.x0, c.image.height - b.y1, b.x1, c.image.height - b.y0))))
+        b, h = t.get_window_extent(), c.image.height
+        if t.get_text() and t.get_visible() and b.width:
+            c.lines.append((t.get_text(), tuple(round(v) for v in (b.x0, h - b.y1, b.x1, h - b.y0))))
     row = lambda cells, tag: '<tr>' + ''.join(f'<{tag}>{v}</{tag}>' for v in cells) + '</tr>'
     head = '' if style == 'pie' else row(['', *series], 'th')
-    return c, '<image>\nParse the figure.', f'{title}\n<table>{head}{"".join(row(r, "td") for r in zip(names, *values))}</table>'
+    body = ''.join(row(r, 'td') for r in zip(names, *values))
+    return c, '<image>\nParse the figure.', f'{title}\n<table>{head}{body}</table>'
 
 # %% ../nbs/11_synth.ipynb #0f4d6b2a
-_GREEK = [rf'\{g}' for g in 'alpha beta gamma delta epsilon theta lambda mu pi rho sigma phi omega Gamma Delta Omega'.split()]
+_GREEK = [*r'\alpha \beta \gamma \delta \theta \lambda \mu \pi \rho \sigma \phi \omega \Gamma \Delta \Omega'.split()]
 
 def _latex(rng, depth):
     "A random expression, `depth` levels deep."
@@ -301,7 +323,8 @@ def formula(rng, size: int = 512,         # numpy's generator; widest page in pi
     "A formula set by matplotlib's mathtext; the answer is LaTeX."
     from matplotlib.font_manager import FontProperties
     from matplotlib.mathtext import MathTextParser
-    face = FontProperties(size=int(rng.integers(18, 32)), math_fontfamily=str(rng.choice(['cm', 'stix', 'dejavusans', 'dejavuserif'])))
+    family = _one(rng, ['cm', 'stix', 'dejavusans', 'dejavuserif'])
+    face = FontProperties(size=int(rng.integers(18, 32)), math_fontfamily=family)
     for d in range(depth, -1, -1):                                # one that is too wide is replaced by a simpler one
         tex = f'{_latex(rng, d)} = {_latex(rng, d - 1)}'
         ink = np.asarray(MathTextParser('agg').parse(f'${tex}$', 100, face).image)
@@ -314,10 +337,12 @@ def formula(rng, size: int = 512,         # numpy's generator; widest page in pi
     return c, '<image>\nFree OCR.', rf'\[ {tex} \]'
 
 # %% ../nbs/11_synth.ipynb #588411ff
-_WORDS = ['OPEN TILL 9', 'FISH MARKET', 'NO PARKING', 'WET PAINT', 'CITY LIBRARY', 'ROOMS TO LET', 'PLATFORM 4', 'FRESH EGGS']
+_WORDS = ['OPEN TILL 9', 'FISH MARKET', 'NO PARKING', 'WET PAINT', 'CITY LIBRARY',
+          'ROOMS TO LET', 'PLATFORM 4', 'FRESH EGGS']
 _SIGNS = [('blue', '#1f4e9c', 'white'), ('green', '#1e6b35', 'yellow'), ('red', '#a61c1c', 'white'),
           ('yellow', '#e8c21a', 'black'), ('black', '#222222', 'orange')]
-_WALLS = [('brick wall', (150, 85, 65)), ('grey wall', (130, 130, 132)), ('wooden fence', (165, 125, 80)), ('hedge', (70, 105, 60))]
+_WALLS = [('brick wall', (150, 85, 65)), ('grey wall', (130, 130, 132)),
+          ('wooden fence', (165, 125, 80)), ('hedge', (70, 105, 60))]
 
 def scene(rng, words: str = None,         # numpy's generator; what the sign says, or words are drawn
           split: str = 'train') -> tuple:  # of the words; returns `Canvas`, prompt, answer
@@ -336,12 +361,15 @@ def scene(rng, words: str = None,         # numpy's generator; what the sign say
     x, y = int(rng.integers(0, max(512 - sign.width, 1))), int(rng.integers(60, 450 - sign.height))
     c.image.paste(sign, (x, y), sign)
     c.lines.append((words, (x, y, x + sign.width, y + sign.height)))
-    return c, '<image>\nDescribe this image in detail.', f'A {name} sign with {ink} letters in front of a {wall}. It says "{words}".'
+    answer = f'A {name} sign with {ink} letters in front of a {wall}. It says "{words}".'
+    return c, '<image>\nDescribe this image in detail.', answer
 
 # %% ../nbs/11_synth.ipynb #a19c4e72
 def _homography(src, dst):
     "The 8 numbers of the perspective map that sends four points to four others, as PIL wants them."
-    rows = [r for (x, y), (u, v) in zip(src, dst) for r in ([x, y, 1, 0, 0, 0, -u * x, -u * y], [0, 0, 0, x, y, 1, -v * x, -v * y])]
+    rows = []
+    for (x, y), (u, v) in zip(src, dst):
+        rows += [x, y, 1, 0, 0, 0, -u * x, -u * y], [0, 0, 0, x, y, 1, -v * x, -v * y]
     return np.linalg.solve(np.array(rows, float), np.array(dst, float).ravel())
 
 def _send(m, points):
@@ -349,22 +377,25 @@ def _send(m, points):
     return p[:, :2] / p[:, 2:]
 
 def distort(c: Canvas, rng,            # a page; numpy's generator
-            amount: float) -> Canvas:  # 0 leaves it as it is, 1 is a bad photograph; the page, changed, its boxes moved along
+            amount: float) -> Canvas:  # from 0, nothing, to 1, a bad photograph; the page, its boxes moved along
     "Perspective, shade, blur, noise and JPEG."
     if amount <= 0: return c
     (w, h), paper = c.image.size, c.image.getpixel((0, 0))
     flat = [(0, 0), (w, 0), (w, h), (0, h)]
     bent = [(x + (1 if x == 0 else -1) * a, y + (1 if y == 0 else -1) * b)
             for (x, y), (a, b) in zip(flat, rng.uniform(0, .07 * amount, (4, 2)) * (w, h))]
-    im = c.image.transform((w, h), Image.PERSPECTIVE, _homography(bent, flat), Image.BICUBIC, fillcolor=paper)
+    im = c.image.transform((w, h), Image.PERSPECTIVE, _homography(bent, flat), Image.BILINEAR, fillcolor=paper)
     m = _homography(flat, bent)
-    corners = lambda b: _send(m, [(b[0], b[1]), (b[2], b[1]), (b[2], b[3]), (b[0], b[3])])
-    c.lines = [(t, tuple(round(float(v)) for v in (*p.min(0), *p.max(0)))) for t, p in ((t, corners(b)) for t, b in c.lines)]
+    def moved(x0, y0, x1, y1):
+        p = _send(m, [(x0, y0), (x1, y0), (x1, y1), (x0, y1)])
+        return tuple(round(float(v)) for v in (*p.min(0), *p.max(0)))
+    c.lines = [(t, moved(*b)) for t, b in c.lines]
     im = im.filter(ImageFilter.GaussianBlur(float(rng.uniform(0, .9 * amount))))
     a, b = rng.uniform(-.35 * amount, .35 * amount, 2)
     shade = 1 - .25 * amount * rng.random() + a * np.linspace(-.5, .5, w)[None] + b * np.linspace(-.5, .5, h)[:, None]
     grain = rng.standard_normal((h, w), dtype=np.float32) * (14 * amount)
-    im = Image.fromarray((np.asarray(im) * shade[..., None] + grain[..., None]).clip(0, 255).astype(np.uint8))
+    out = np.asarray(im) * shade[..., None].astype(np.float32) + grain[..., None]
+    im = Image.fromarray(out.clip(0, 255).astype(np.uint8))
     im.save(f := io.BytesIO(), 'JPEG', quality=int(95 - 60 * amount * rng.random()))
     c.image = Image.open(f).convert('RGB')
     c.draw = ImageDraw.Draw(c.image)
@@ -373,17 +404,20 @@ def distort(c: Canvas, rng,            # a page; numpy's generator
 # %% ../nbs/11_synth.ipynb #6a9eeada
 _LETTERS = list('abcdefghijkmnopqrstuvwxyzABCDEFGHJKLMNPQRSTUVWXYZ23456789')
 
-def _between(easy, hard, d): return int(round(easy + (hard - easy) * min(1., 2 * d)))    # where the dial stands, up to 1/2
+def _between(easy, hard, d): return round(easy + (hard - easy) * min(1., 2 * d))      # the dial's lower half
 
 def _text(rng, d, size, split):
     ps = english(split)
     words = ps[rng.integers(len(ps))].split()
     first = int(rng.integers(max(1, len(words) - 8))) if rng.integers(2) else 0
-    return text_page(rng, words[first:], size, (_between(24, 12, d), _between(24, 19, d)), _between(1, size // 20, d), _between(0, size // 8, d))
+    px, lines = (_between(24, 12, d), _between(24, 19, d)), _between(1, size // 20, d)
+    return text_page(rng, words[first:], size, px, lines, _between(0, size // 8, d))
 
 def _strings(rng, d, size, split):
-    words = [''.join(rng.choice(_LETTERS, int(rng.integers(1, _between(3, 8, d))))) for _ in range(int(rng.integers(1, _between(2, 9, d))))]
-    return text_page(rng, words, size, (_between(24, 12, d), _between(24, 19, d)), jitter=_between(0, size // 2, d) if len(words) == 1 else _between(0, size // 8, d))
+    n = int(rng.integers(1, _between(2, 9, d)))
+    words = [''.join(rng.choice(_LETTERS, int(rng.integers(1, _between(3, 8, d))))) for _ in range(n)]
+    free = size // 2 if n == 1 else size // 8                      # a single word may stand anywhere
+    return text_page(rng, words, size, (_between(24, 12, d), _between(24, 19, d)), jitter=_between(0, free, d))
 
 def _document(rng, d, size, split):
     return document(rng, english(split), max(size, 384), (_between(15, 9, d), _between(18, 14, d)))
