@@ -4,13 +4,14 @@
 
 # %% auto #0
 __all__ = ['SOURCES', 'Repo', 'picture', 'cache_folder', 'unpack', 'Parts', 'Zip', 'Task', 'check_sample', 'parquet',
-           'ParquetRows', 'write_olmocr', 'docbank_text', 'voc_table', 'Source', 'open_source']
+           'ParquetRows', 'one_page', 'write_olmocr', 'docbank_text', 'voc_table', 'Source', 'open_source']
 
 # %% ../nbs/11a_corpora.ipynb #1a0c9d05
 import bisect, fnmatch, hashlib, html, io, json, os, re, sys, tarfile, zipfile
 from collections import Counter
 from dataclasses import dataclass
 from functools import partial
+from itertools import islice
 from pathlib import Path
 from xml.etree import ElementTree
 import numpy as np
@@ -42,8 +43,8 @@ class Repo:
 
     def how_to(self):
         "How to get the files by hand."
-        return (f'{self.name} is not here and the Hub did not give it. Where there is a network: hf download {self.name} '
-                f"--repo-type dataset --include '{self.needs}' --local-dir DIR; then say --data-root DIR")
+        return (f'{self.name} is not here and the Hub did not give it. Where there is a network: hf download '
+                f"{self.name} --repo-type dataset --include '{self.needs}' --local-dir DIR; then say --data-root DIR")
 
     def find(self, pattern: str) -> list:  # such as 'data/train-*.parquet'; names, sorted
         "The files of that pattern; raises `UserError` if there are none."
@@ -58,7 +59,8 @@ class Repo:
         "The file on this machine, fetched if need be; raises `UserError` if it is not there or lies outside."
         if self.folder:
             path = Path(os.path.normpath(self.folder/name))
-            if not path.is_relative_to(os.path.normpath(self.folder)): raise UserError(f'{self.name}: {name!r} leaves the folder')
+            inside = path.is_relative_to(os.path.normpath(self.folder))
+            if not inside: raise UserError(f'{self.name}: {name!r} leaves the folder')
             if not path.is_file(): raise UserError(f'no file {name!r} in {self.folder}; {self.how_to()}')
             return path
         if name not in self.sizes: raise UserError(f'{self.name} on the Hub has no file {name!r}')
@@ -73,7 +75,7 @@ def picture(data: bytes, where: str) -> Image.Image:  # a file's bytes; whose th
     "Open a picture; raises `UserError` if it cannot be read or is too large."
     try:
         im = Image.open(io.BytesIO(data))
-        if im.width * im.height > MAX_PIXELS: raise UserError(f'{where}: {im.width}x{im.height} pixels are more than {MAX_PIXELS:,}')
+        if im.width * im.height > MAX_PIXELS: raise UserError(f'{where}: {im.width}x{im.height} pixels are too many')
         im.load()
         return im
     except UserError: raise
@@ -174,11 +176,12 @@ class Task:
         return f'{self.name}: {len(self)} samples' + (f' (left out: {out})' if out else '')
 
 def check_sample(id: str, prompt, answer, images=(), more=()) -> dict:  # more: further (prompt, answer) turns; returns a sample
-    "A sample whose texts are texts and whose pictures can be opened; raises `UserError` that names it."
+    "A sample whose texts are texts and whose pictures open; raises `UserError` that names it."
     for text in (prompt, answer, *(t for turn in more for t in turn)):
         if not isinstance(text, str): raise UserError(f'{id}: a text is missing ({type(text).__name__})')
     if not answer.strip(): raise UserError(f'{id}: the answer is empty')
-    if (n := prompt.count('<image>')) != len(images): raise UserError(f'{id}: {n} <image> in the text, {len(images)} images')
+    n = prompt.count('<image>')
+    if n != len(images): raise UserError(f'{id}: {n} <image> in the text, {len(images)} images')
     images = [im if isinstance(im, Image.Image) else picture(im, id) for im in images]
     sample = dict(id=id, prompt=prompt, answer=answer)
     if images: sample['image'] = images[0] if len(images) == 1 else images
@@ -271,11 +274,16 @@ def _pdf_sample(row, rows):
     i, path = row
     r = rows[i]
     text = r['natural_text'] if 'natural_text' in r else json.loads(r['response'])['natural_text']
-    return check_sample(str(r['id']), _MARKDOWN, text, [_pdf_page(path, r['id'])])
+    return check_sample(str(r['id']), _MARKDOWN, text, [one_page(path, r['id'])])
 
-def _pdf_page(path, id):
-    try: return next(pages(path))[1]
+def one_page(path: Path, id: str) -> Image.Image:  # a PDF or a picture; whose it is, for the message
+    "The page of a file; raises `UserError` if it cannot be read or is not alone."
+    try:
+        first, *others = (p for _, p in islice(pages(path), 2))
+        if isinstance(first, UserError): raise first
     except UserError as e: raise UserError(f"{id}: {str(e).removeprefix(f'{path}: ')}") from None
+    if others: raise UserError(f'{id}: has more than one page, and one text')
+    return first
 
 def _olmocr(name, repo, config, split, limit):
     import pyarrow.compute as pc
