@@ -4,22 +4,26 @@
 
 # %% auto #0
 __all__ = ['Peak', 'measure', 'matmul_peak', 'bandwidth', 'encoder_flops', 'peer_encoder', 'bench_encoder', 'peer_gpt',
-           'bench_decode', 'bench_pages', 'bench_table', 'plot_bench', 'Table', 'main']
+           'bench_decode', 'bench_pages', 'bench_loader', 'bench_table', 'plot_bench', 'Table', 'main']
 
 # %% ../nbs/20_bench.ipynb #2588e982
-import ctypes, json, os, platform, statistics, sys, time
+import ctypes, json, os, platform, statistics, sys, tempfile, time
 from dataclasses import replace
 from pathlib import Path
 import torch
 from fastcore.script import call_parse
 from PIL import Image
 from .config import Config, UserError, preset as get_preset, set_seed
+from .dataloader import Batches, loader
 from .deepencoder import DeepEncoder
 from .generate import Decoding, write
 from .gpt import GPT
 from .image import views
 from .model import NanoDeepseekOCR
 from .pretrained import _NANOCHAT, _renamed
+from .synth import page as draw_page
+from .tasks import TaskMixture, get_task
+from .tokenizer import check_vocab, load_tokenizer
 
 # %% ../nbs/20_bench.ipynb #1c982768
 class Peak:
@@ -173,6 +177,47 @@ def bench_pages(rounds: int = 5) -> list:  # times each is timed; returns rows o
     finally: torch.set_num_threads(threads)
     return [_row('page 3000x4000 to base', k, got[k], pages_per_s=1 / got[k]['seconds'], share=got['Pillow, resize only']['seconds'] / got[k]['seconds'], limit='resize') for k in got]
 
+# %% ../nbs/20_bench.ipynb #3e9b7a45
+def _seconds_a_batch(batches, workers, n):
+    "Seconds that each of n batches takes when they are asked for as fast as they come."
+    it = iter(loader(batches, workers=workers))
+    for _ in range(2 * workers + 1): next(it)                    # those that were fetched ahead
+    t = time.perf_counter()
+    for _ in range(n): next(it)
+    return (time.perf_counter() - t) / n
+
+def bench_loader(cfg: Config,            # sizes; the model that is to be fed
+                 device: str = 'cpu',    # 'cpu' or 'cuda', of the model
+                 rounds: int = 3,        # times each is timed
+                 batch: int = 32,        # samples in a batch
+                 workers: int = 2,       # processes that fetch
+                 n: int = 10) -> list:   # batches each time; returns rows of a table
+    "Samples a second that the loader gives, beside those that a training step of the model takes."
+    tok, out = load_tokenizer(), []
+    check_vocab(tok, cfg.gpt.vocab_size)
+    with tempfile.TemporaryDirectory() as folder:
+        for i in range(64):
+            s = draw_page(0, i)
+            s['image'].save(Path(folder, f'{i}.pdf'), resolution=144)
+            Path(folder, f'{i}.md').write_text(s['answer'])
+        tasks = {'drawn text': get_task('synth:text'), 'PDFs': get_task(folder)}
+        data = {k: Batches(TaskMixture([t]), tok, cfg.train.mode, cfg.train.seq_len, batch) for k, t in tasks.items()}
+        set_seed(0)
+        model = NanoDeepseekOCR(cfg).to(device)
+        opt, b = torch.optim.AdamW(model.parameters()), data['drawn text'][0]
+        b = {k: v.to(device) if torch.is_tensor(v) else v for k, v in b.items()}
+        def step():
+            model(b['input_ids'], b['images'], b['tiles'], b['grids'], b['targets']).backward()
+            opt.step(); opt.zero_grad()
+        for _ in range(rounds):
+            times = {k: _seconds_a_batch(d, workers, n) for k, d in data.items()}
+            times['training'] = measure(dict(step=step), 2, device)['step']['seconds']
+            out.append(times)
+    seconds = {k: statistics.median(t[k] for t in out) for k in out[0]}
+    what = f'batch of {batch}, {cfg.name}, {cfg.train.mode}'
+    return [dict(what=what, who=k, seconds=s, memory_mb=None, samples_per_s=batch / s,
+                 share=seconds['training'] / s, limit='training') for k, s in seconds.items()]
+
 # %% ../nbs/20_bench.ipynb #bf168d9a
 def bench_table(rows: list) -> str:  # rows of the benchmarks; returns markdown
     "The results as a table, each beside how much faster it is than its peer."
@@ -207,10 +252,11 @@ class Table(list):
 
 # %% ../nbs/20_bench.ipynb #d7c1cc44
 _BENCHES = dict(encoder=lambda cfg, dt, side, dev, n: bench_encoder(cfg, side, dt, dev, n),
-                decode=lambda cfg, dt, side, dev, n: bench_decode(cfg, dt, dev, n), pages=lambda cfg, dt, side, dev, n: bench_pages(rounds=n))
+                decode=lambda cfg, dt, side, dev, n: bench_decode(cfg, dt, dev, n), pages=lambda cfg, dt, side, dev, n: bench_pages(rounds=n),
+                loader=lambda cfg, dt, side, dev, n: bench_loader(cfg, dev, n))
 
 @call_parse
-def main(what: str,                # encoder, decode, pages or all
+def main(what: str,                # encoder, decode, pages, loader or all
          preset: str = 'd20',      # size of the model: d20 or nano
          dtype: str = 'both',      # fp32, bf16 or both
          side: int = 1024,         # side of the page in pixels
@@ -224,7 +270,7 @@ def main(what: str,                # encoder, decode, pages or all
             if value not in known: raise UserError(f'no {name} {value!r}; there are: {", ".join(known)}')
         rows = []
         for name in _BENCHES if what == 'all' else [what]:
-            for dt in ['fp32'] if name == 'pages' else _DTYPES if dtype == 'both' else [dtype]: rows += _BENCHES[name](cfg, dt, side, dev, rounds)
+            for dt in ['fp32'] if name in ('pages', 'loader') else _DTYPES if dtype == 'both' else [dtype]: rows += _BENCHES[name](cfg, dt, side, dev, rounds)
     except UserError as e: sys.exit(f'error: {e}')
     print(f'{platform.machine()}, {torch.get_num_threads()} threads, {dev}, torch {torch.__version__}\n\n{bench_table(rows)}')
     if out: Path(out).write_text(json.dumps(rows, indent=1))

@@ -8,7 +8,6 @@ __all__ = ['SOURCES', 'Repo', 'picture', 'cache_folder', 'unpack', 'Parts', 'Zip
 
 # %% ../nbs/11a_corpora.ipynb #1a0c9d05
 import bisect, fnmatch, hashlib, html, io, json, os, re, sys, tarfile, zipfile
-from collections import Counter
 from dataclasses import dataclass
 from functools import partial
 from itertools import islice
@@ -48,7 +47,8 @@ class Repo:
 
     def find(self, pattern: str) -> list:  # such as 'data/train-*.parquet'; names, sorted
         "The files of that pattern; raises `UserError` if there are none."
-        if self.folder: names = [p.relative_to(self.folder).as_posix() for p in self.folder.glob(pattern) if p.is_file()]
+        if self.folder:
+            names = [p.relative_to(self.folder).as_posix() for p in self.folder.glob(pattern) if p.is_file()]
         else: names = [n for n in self.sizes if fnmatch.fnmatchcase(n, pattern) and n.count('/') == pattern.count('/')]
         if not names:
             where = f'the folder {self.folder}' if self.folder else f'the repository {self.name}'
@@ -65,7 +65,8 @@ class Repo:
             return path
         if name not in self.sizes: raise UserError(f'{self.name} on the Hub has no file {name!r}')
         from huggingface_hub import hf_hub_download, try_to_load_from_cache
-        if self.sizes[name] > 50e6 and not isinstance(try_to_load_from_cache(self.name, name, repo_type='dataset'), str):
+        have = try_to_load_from_cache(self.name, name, repo_type='dataset')
+        if self.sizes[name] > 50e6 and not isinstance(have, str):
             print(f'{self.name} ({self.licence}): fetching {name}, {self.sizes[name] / 1e9:.2f} GB', file=sys.stderr)
         try: return Path(hf_hub_download(self.name, name, repo_type='dataset'))
         except Exception as e: raise UserError(f'{name}: {self.how_to()} ({type(e).__name__})') from None
@@ -144,7 +145,8 @@ class Zip:
             sizes = [self.repo.sizes.get(n) or self.repo.get(n).stat().st_size for n in self.names]
             parts = io.BufferedReader(Parts(sizes, lambda k: self.repo.get(self.names[k])), 2**20)
             try: self._open = {os.getpid(): zipfile.ZipFile(parts)}
-            except zipfile.BadZipFile: raise UserError(f'{self.repo.name}: {self.names[0]} and its parts are no whole zip') from None
+            except zipfile.BadZipFile:
+                raise UserError(f'{self.repo.name}: {self.names[0]} and its parts are no whole zip') from None
         return self._open[os.getpid()]
 
     def __getstate__(self): return self.__dict__ | dict(_open={})
@@ -175,7 +177,10 @@ class Task:
         out = ', '.join(f'{n} {why}' for why, n in self.left_out.items() if n)
         return f'{self.name}: {len(self)} samples' + (f' (left out: {out})' if out else '')
 
-def check_sample(id: str, prompt, answer, images=(), more=()) -> dict:  # more: further (prompt, answer) turns; returns a sample
+def check_sample(id: str,                # names it in messages
+                 prompt, answer,         # should be text
+                 images=(),              # bytes of pictures, or PIL images
+                 more=()) -> dict:       # further (prompt, answer) turns; returns a sample
     "A sample whose texts are texts and whose pictures open; raises `UserError` that names it."
     for text in (prompt, answer, *(t for turn in more for t in turn)):
         if not isinstance(text, str): raise UserError(f'{id}: a text is missing ({type(text).__name__})')
@@ -261,7 +266,8 @@ def _smoltalk(r):
     if ms[0]['role'] == 'system':
         first = ms.pop(0)
         ms[0]['content'] = f"{first['content']}\n\n{ms[0]['content']}"
-    if [m['role'] for m in ms] != ['user', 'assistant'] * (len(ms) // 2): raise UserError('user and assistant do not take turns')
+    roles = [m['role'] for m in ms]
+    if roles != ['user', 'assistant'] * (len(ms) // 2): raise UserError('user and assistant do not take turns')
     turns = [(a['content'], b['content']) for a, b in zip(ms[::2], ms[1::2])]
     return *turns[0], [], turns[1:]
 
@@ -315,7 +321,7 @@ def _olmocr_0225(name, repo, config, split, limit):
 def write_olmocr(folder, n: int = 300,         # where; good pages
                  config: str = '00_documents', split: str = 'train',  # what they are a part of
                  kind: str = 'text', seed: int = 0) -> Path:  # of the drawn pages; returns the folder
-    "A miniature of olmOCR-mix-1025 from drawn pages, to try things without a download, with blank and rotated pages between."
+    "A miniature of olmOCR-mix-1025 from drawn pages, blank and rotated ones between, for trying without a download."
     import pandas as pd
     folder, rows = Path(folder), []
     (folder/'pdf_tarballs').mkdir(parents=True, exist_ok=True)
@@ -326,14 +332,16 @@ def write_olmocr(folder, n: int = 300,         # where; good pages
                 s = page(seed, i, kind)
                 for fault in ('', 'blank', 'rotated') if i % 40 == 20 else ('',):
                     id, pdf = f'{i // 100:04d}/{i:06d}{fault}', io.BytesIO()
-                    (Image.new('RGB', (200, 280), 'white') if fault == 'blank' else s['image']).save(pdf, 'PDF', resolution=144)
+                    im = Image.new('RGB', (200, 280), 'white') if fault == 'blank' else s['image']
+                    im.save(pdf, 'PDF', resolution=144)
                     info = tarfile.TarInfo(f'{id}.pdf')
                     info.size = pdf.tell()
                     tar.addfile(info, io.BytesIO(pdf.getvalue()))
-                    rows.append(dict(id=id, url=None, page_number=float('nan') if fault else 1., pdf_relpath=f'{name}:{id}.pdf',
-                                     primary_language='no' if i % 2 else None, is_rotation_valid=fault != 'rotated',
-                                     rotation_correction=90 * (fault == 'rotated'), is_table=False, is_diagram=False,
-                                     natural_text=None if fault == 'blank' else s['answer'], extras=None))
+                    rows.append(dict(
+                        id=id, url=None, page_number=float('nan') if fault else 1., pdf_relpath=f'{name}:{id}.pdf',
+                        primary_language='no' if i % 2 else None, is_rotation_valid=fault != 'rotated',
+                        rotation_correction=90 * (fault == 'rotated'), is_table=False, is_diagram=False,
+                        natural_text=None if fault == 'blank' else s['answer'], extras=None))
     pd.DataFrame(rows).set_index('id').to_parquet(folder/f'{config}_{split}.parquet')
     return folder
 
@@ -345,21 +353,18 @@ def _chat(repo):
     return rows
 
 def _llava_sample(r, zip, name):
-    try: id, ask, say = str(r['id']), r['conversations'][0]['value'], r['conversations'][1]['value']
-    except (KeyError, IndexError, TypeError): raise UserError(f'{name}: a row without id, or without question and answer') from None
-    if not isinstance(ask, str): raise UserError(f'{id}: no question')
-    has = bool(r.get('image'))
-    if ask.count('<image>') != has: raise UserError(f'{id}: {ask.count("<image>")} <image> in the text, {int(has)} images')
-    prompt = ('<image>\n' if has else '') + ask.replace('<image>', '').strip()
-    return check_sample(id, prompt, say, [zip.read(r['image'])] if has else [])
+    try: id, (ask, say) = str(r['id']), (r['conversations'][k]['value'] for k in (0, 1))
+    except (KeyError, IndexError, TypeError): raise UserError(f'{name}: a row without id, question or answer') from None
+    images = [zip.read(r['image'])] if r.get('image') else []
+    if isinstance(ask, str): ask = '<image>\n' * ask.count('<image>') + ask.replace('<image>', '').strip()
+    return check_sample(id, ask, say, images)
 
 def _llava(name, repo, config, split, limit):
     rows = _chat(repo)
     chosen = [rows[i] for i in _carve(len(rows), split, limit)]
-    ids = Counter(str(r.get('id')) for r in chosen if isinstance(r, dict))
     fresh = list({str(r.get('id')): r for r in chosen if isinstance(r, dict)}.values())
-    zip = Zip(repo, repo.find('images.zip'))
-    return Task(name, fresh, partial(_llava_sample, zip=zip, name=name), {'with an id twice': sum(ids.values()) - len(ids)})
+    make = partial(_llava_sample, zip=Zip(repo, repo.find('images.zip')), name=name)
+    return Task(name, fresh, make, {'without an id of its own': len(chosen) - len(fresh)})
 
 # %% ../nbs/11a_corpora.ipynb #1a0c9d1a
 def docbank_text(data: bytes) -> str:  # a page's txt file
@@ -371,14 +376,16 @@ def docbank_text(data: bytes) -> str:  # a page's txt file
     if sum(w[5] == 'equation' for w in words) > .1 * len(words): raise UserError('mostly equations')
     words, lines = [w for w in words if '(cid:' not in w[0]], []
     for w in sorted(words, key=lambda w: w[2] + w[4]):
-        if lines and (w[2] + w[4]) / 2 < max(v[4] for v in lines[-1][:1]): lines[-1].append(w)
+        if lines and (w[2] + w[4]) / 2 < lines[-1][0][4]: lines[-1].append(w)
         else: lines.append([w])
     lines = [sorted(ws, key=lambda w: w[1]) for ws in lines]
     share = lambda test: sum(map(test, words)) / len(words)
-    two = share(lambda w: w[1] < 495 and w[3] > 505) < .05 and min(share(lambda w: w[3] <= 500), share(lambda w: w[1] >= 500)) > .2
+    sides = share(lambda w: w[3] <= 500), share(lambda w: w[1] >= 500)
+    two = share(lambda w: w[1] < 495 and w[3] > 505) < .05 and min(sides) > .2
     def crosses(ws):
         "Whether a line runs through the middle: a word on it, or the gap there no wider than between words."
-        return any(a[1] < 500 < a[3] for a in ws) or any(a[3] <= 500 <= b[1] and b[1] - a[3] < 15 for a, b in zip(ws, ws[1:]))
+        near = (a[3] <= 500 <= b[1] and b[1] - a[3] < 15 for a, b in zip(ws, ws[1:]))
+        return any(a[1] < 500 < a[3] for a in ws) or any(near)
     out, left, right = [], [], []
     for ws in lines:
         if not two or crosses(ws): out, left, right = out + left + right + [ws], [], []
@@ -458,7 +465,8 @@ def _pubtables_voc(name, repo, split, limit):
     for member, _ in _tar(boxes):
         if member.endswith('.xml'): stems.append(Path(member).stem)
         if len(stems) == limit: break
-    def take(archive, suffix): return unpack(repo.get(f'{base}{archive}.tar.gz'), [s + suffix for s in stems], bare=True)
+    def take(archive, suffix):
+        return unpack(repo.get(f'{base}{archive}.tar.gz'), [s + suffix for s in stems], bare=True)
     files = take(f'Annotations_{part}', '.xml') | take(f'Images_{part}', '.jpg') | take('Table_Words', '_words.json')
     rows = [(s, *(files.get(s + end) for end in ('.xml', '.jpg', '_words.json'))) for s in stems]
     whole = [r for r in rows if all(r)]
@@ -492,17 +500,21 @@ SOURCES = {
     'olmocr': Source('allenai/olmOCR-mix-1025', 'ODC-BY', '1.4 GB to begin with, 100 GB in all', _olmocr,
                      '00_documents', '00_documents_train*'),
     'olmocr-0225': Source('allenai/olmOCR-mix-0225', 'ODC-BY', '100 GB', _olmocr_0225, 's2pdf'),
-    'docbank': Source('liminghao1630/DocBank', 'CC BY-NC-ND 4.0, not to be passed on', '11 GB to begin with, 54 GB in all',
-                      _docbank, needs='DocBank_500K_*'),
+    'docbank': Source('liminghao1630/DocBank', 'CC BY-NC-ND 4.0, not to be passed on',
+                      '11 GB to begin with, 54 GB in all', _docbank, needs='DocBank_500K_*'),
     'llava': Source('liuhaotian/LLaVA-CC3M-Pretrain-595K', "CC-3M's, for research", '6.9 GB', _llava, needs='[ci]*'),
     'plotqa': Source('achang/plot_qa', 'CC BY', '0.4 to 7 GB', _shards(_DATA, _plotqa)),
     'chartqa': Source('HuggingFaceM4/ChartQA', 'GPL-3.0', '1 GB', _shards(_DATA, _chartqa)),
-    'figureqa': Source('vikhyatk/figureqa', 'not stated; research', '0.3 to 2.2 GB', _shards(_DATA, _figureqa, carve=True)),
-    'pubtables': Source('docling-project/PubTables-1M_OTSL', 'CDLA-Permissive', '0.2 to 50 GB; as /voc 32 GB', _pubtables, 'otsl'),
+    'figureqa': Source('vikhyatk/figureqa', 'not stated; research', '0.3 to 2.2 GB',
+                       _shards(_DATA, _figureqa, carve=True)),
+    'pubtables': Source('docling-project/PubTables-1M_OTSL', 'CDLA-Permissive', '0.2 to 50 GB; as /voc 32 GB',
+                        _pubtables, 'otsl'),
     'latex': Source('OleehyO/latex-formulas', 'OpenRAIL', '0.5 to 2.8 GB',
-                    _shards('{config}/{split}-*.parquet', _latex, carve=True), 'cleaned_formulas', 'cleaned_formulas/*'),
+                    _shards('{config}/{split}-*.parquet', _latex, carve=True),
+                    'cleaned_formulas', 'cleaned_formulas/*'),
     'smoltalk': Source('HuggingFaceTB/smoltalk', 'Apache-2.0', '1 MB and more',
-                       _shards('data/{config}/{split}-*.parquet', _smoltalk), 'everyday-conversations', 'data/everyday*'),
+                       _shards('data/{config}/{split}-*.parquet', _smoltalk),
+                       'everyday-conversations', 'data/everyday*'),
     'smol-smoltalk': Source('HuggingFaceTB/smol-smoltalk', 'Apache-2.0', '0.2 to 1 GB', _shards(_DATA, _smoltalk)),
     'finevision': Source('HuggingFaceM4/FineVision', 'differs by part', '0.5 GB a shard',
                          _shards('{config}/{split}-*.parquet', _finevision, carve=True), 'olmOCR-mix-0225-books',

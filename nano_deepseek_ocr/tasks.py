@@ -20,14 +20,16 @@ _FIELDS = ('id', 'image', 'prompt', 'answer')
 
 def _image_path(root, rel, where):
     path = (root / rel).resolve()
-    if not path.is_relative_to(root.resolve()): raise UserError(f'{where}, field "image": {rel!r} leaves the folder of the file')
+    if not path.is_relative_to(root.resolve()):
+        raise UserError(f'{where}, field "image": {rel!r} leaves the folder of the file')
     if not path.is_file(): raise UserError(f'{where}, field "image": no file {rel!r} beside the JSON file')
     return path
 
 def read_json(path) -> list:  # one dict per row: id, image (a `Path`), prompt, answer
     "Read and check a JSON list of pages; raises `UserError` that names file, row and field."
     path = Path(path)
-    if not path.is_file(): raise UserError(f'no file {str(path)!r}; --data wants a JSON list of {{{", ".join(_FIELDS)}}}')
+    if not path.is_file():
+        raise UserError(f'no file {str(path)!r}; --data wants a JSON list of {{{", ".join(_FIELDS)}}}')
     try: rows = json.loads(path.read_text(encoding='utf-8'))
     except (json.JSONDecodeError, UnicodeDecodeError) as e: raise UserError(f'{path} is not JSON: {e}') from None
     if not isinstance(rows, list) or not rows: raise UserError(f'{path} must hold a list of rows and at least one')
@@ -39,20 +41,22 @@ def read_json(path) -> list:  # one dict per row: id, image (a `Path`), prompt, 
             if not isinstance(row.get(f), str): raise UserError(f'{where}, field "{f}": missing, or not a string')
             if f != 'image' and not row[f].strip(): raise UserError(f'{where}, field "{f}": empty')
         if row['prompt'].count('<image>') != 1: raise UserError(f'{where}, field "prompt": needs <image> exactly once')
-        if row['id'] in seen: raise UserError(f'{where}, field "id": {row["id"]!r} is the id of row {seen[row["id"]]} already')
-        seen[row['id']] = i
-        out.append({f: row[f] for f in _FIELDS} | {'image': _image_path(path.parent, row['image'], where), 'where': where})
+        id, image = row['id'], _image_path(path.parent, row['image'], where)
+        if id in seen: raise UserError(f'{where}, field "id": {id!r} is the id of row {seen[id]} already')
+        seen[id] = i
+        out.append(dict(id=id, image=image, prompt=row['prompt'], answer=row['answer'], where=where))
     return out
 
 # %% ../nbs/12_tasks.ipynb #ad2bddc0
 def text_samples(split: str = 'train',   # 'train' or 'test': their paragraphs never overlap
                  chars: int = 600) -> list:  # paragraphs are cut after this many characters
     "English paragraphs that every Python installation carries, as samples without a page."
-    return [dict(id=f'text-{split}-{i}', prompt='', answer=t[:chars], loss_on='all') for i, t in enumerate(english(split))]
+    return [dict(id=f'text-{split}-{i}', prompt='', answer=t[:chars], loss_on='all')
+            for i, t in enumerate(english(split))]
 
 # %% ../nbs/12_tasks.ipynb #8b1d6c02
 def _metronome(p, shares):
-    "Which source sample p takes if each is spread evenly, and how many of that source came before; shares[i] is i's part of 0..i."
+    "The source of sample p if each is spread evenly, and how many of it came before; shares[i] is i's part of 0..i."
     for i in range(len(shares) - 1, -1, -1):
         n, d = shares[i].numerator, shares[i].denominator
         if (p + 1) * n // d > p * n // d: return i, p * n // d
@@ -62,7 +66,7 @@ _DECK = 20
 
 @lru_cache(256)
 def _deck(b, shares, seed):
-    "The metronome's samples number 20 b to 20 b + 19 in an order of their own: (source, how many of it came before) each."
+    "The metronome's samples number 20 b to 20 b + 19, in an order of their own."
     cards = [_metronome(p, shares) for p in range(b * _DECK, (b + 1) * _DECK)]
     left = {s: iter(sorted(k for t, k in cards if t == s)) for s, _ in cards}
     return [(s, next(left[s])) for s, _ in (cards[j] for j in np.random.default_rng((seed, b)).permutation(_DECK))]
@@ -80,23 +84,26 @@ def index_at(p: int,       # number of the sample since the start of training
 
 # %% ../nbs/12_tasks.ipynb #c9278968
 class TaskMixture:
-    "Endless samples of several tasks in exact shares; item p is a pure function of p, so the place in the data is one number."
+    "Endless samples of several tasks in exact shares; item p is a pure function of p."
     def __init__(self, tasks,            # tasks, in a list
                  weights=None,           # share of each, in any unit; equal if not given
                  seed: int = 0,          # decides the order within each epoch
                  _old_seed=None):        # TODO remove with the old call TaskMixture(task, second, share, seed)
-        if _old_seed is not None: tasks, weights, seed = ([tasks, weights], [1 - seed, seed], _old_seed) if weights is not None else ([tasks], None, _old_seed)
+        if _old_seed is not None:
+            if weights is None: tasks, seed = [tasks], _old_seed
+            else: tasks, weights, seed = [tasks, weights], [1 - seed, seed], _old_seed
         if not isinstance(tasks, (list, tuple)) or tasks and isinstance(tasks[0], dict): tasks = [tasks]
         weights = [1] * len(tasks) if weights is None else list(weights)
-        if len(weights) != len(tasks) or not tasks: raise UserError(f'{len(tasks)} tasks and {len(weights)} weights: every task needs one')
-        if any(w < 0 for w in weights) or not sum(weights): raise UserError(f'weights must be 0 or more, and not all 0: {weights}')
+        if len(weights) != len(tasks) or not tasks:
+            raise UserError(f'{len(tasks)} tasks and {len(weights)} weights: every task needs one')
+        if min(weights) < 0 or not sum(weights): raise UserError(f'weights must be 0 or more, not all 0: {weights}')
         for i, (t, w) in enumerate(zip(tasks, weights)):
             if w and not len(t): raise UserError(f'task {i} of the mixture has no samples')
         w = [Fraction(v).limit_denominator(10**6) for v in weights]
         self.tasks, self.weights, self.seed = list(tasks), weights, seed
         self._shares = tuple(w[i] / sum(w[:i + 1]) if w[i] else Fraction(0) for i in range(len(w)))
 
-    def at(self, p: int) -> tuple:  # number of the sample since the start; returns number of the task, and index into it
+    def at(self, p: int) -> tuple:       # number of the sample; returns number of the task, and index into it
         "Where sample p comes from."
         s, k = _deck(p // _DECK, self._shares, self.seed)[p % _DECK] if len(self.tasks) > 1 else (0, p)
         return s, index_at(k, len(self.tasks[s]), self.seed + s)
@@ -148,10 +155,11 @@ def get_task(spec=None,            # what: see the table above; None is the ten 
     if split not in ('train', 'test'): raise UserError(f"no split {split!r}; there are: train, test")
     if spec.endswith('.json'): return read_json(spec)
     if Path(spec).is_dir(): return read_folder(spec)
-    (name, _, part), *more = spec.split(':')[0].partition('/'), *spec.split(':')[1:]
+    head, *more = spec.split(':')
+    name, _, part = head.partition('/')
     kind = more.pop(0) if more and name in ('synth', 'grounded') and not more[0].isdigit() else None
-    if len(more) > 1 or more and not (more[0].isdigit() and int(more[0])): raise UserError(f'{spec!r}: after the colon stands the number of samples')
-    n = int(more[0]) if more else None
+    n = int(more[0]) if len(more) == 1 and more[0].isdigit() else None
+    if more and not n: raise UserError(f'{spec!r}: after the colon stands the number of samples')
     if name in SOURCES: return open_source(name, part or None, root, split, n)
     if name == 'text': return text_samples(split)[:n]
     if name in ('synth', 'grounded'):
