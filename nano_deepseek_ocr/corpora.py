@@ -82,6 +82,7 @@ def picture(data: bytes, where: str) -> Image.Image:  # a file's bytes; whose th
     except UserError: raise
     except Exception as e: raise UserError(f'{where}: not a readable image ({type(e).__name__})') from None
 
+# %% ../nbs/11a_corpora.ipynb #4b1e7d03
 def cache_folder() -> Path:
     "Where unpacked files are kept: NANO_DEEPSEEK_OCR_CACHE, or ~/.cache/nano_deepseek_ocr."
     return Path(os.environ.get('NANO_DEEPSEEK_OCR_CACHE') or Path.home()/'.cache'/'nano_deepseek_ocr')
@@ -135,6 +136,7 @@ class Parts(io.RawIOBase):
         self.at += len(data)
         return len(data)
 
+# %% ../nbs/11a_corpora.ipynb #4b1e7d05
 class Zip:
     "A zip, or its parts, opened anew in every process."
     def __init__(self, repo: Repo, names: list):  # where it is; its parts, in order
@@ -212,6 +214,7 @@ class ParquetRows:
     def __getitem__(self, i): return self.ds[int(i)].to_pylist()[0]
     def column(self, name): return self.ds.data.column(name)      # a pyarrow column, read without the others
 
+# %% ../nbs/11a_corpora.ipynb #4b1e7d07
 def _carve(n, split, limit=None):
     "Every fiftieth of n rows is for testing, where the authors made no such split."
     test = np.arange(n) % 50 == 49
@@ -250,6 +253,7 @@ def _latex(r):
     tex = re.sub(r'^\\begin{align\*?}|\\end{align\*?}$', '', r['latex_formula'].strip()).strip()
     return '<image>\nFree OCR.', rf'\[ {tex} \]', [_bytes(r['image'])]
 
+# %% ../nbs/11a_corpora.ipynb #4b1e7d09
 def _otsl(r):
     cells = [''.join(c['tokens'] or []) for row in r['cells'] for c in row]
     tags = ''.join(r['html'])
@@ -261,6 +265,7 @@ def _otsl(r):
 
 def _cell_text(t): return html.escape(re.sub('</?(b|i|u|sup|sub|strike|overline|underline)>', '', t), quote=False)
 
+# %% ../nbs/11a_corpora.ipynb #4b1e7d0b
 def _smoltalk(r):
     ms = [dict(m) for m in r['messages']]
     if ms[0]['role'] == 'system':
@@ -305,19 +310,7 @@ def _olmocr(name, repo, config, split, limit):
     left = {'without text': blank, 'rotated': seen - blank - len(good), 'without a PDF': len(good) - len(found)}
     return Task(name, found, partial(_pdf_sample, rows=rows), left)
 
-def _olmocr_0225(name, repo, config, split, limit):
-    rows, files = parquet(repo, f'{"train" if split == "train" else "eval"}-{config}.parquet'), {}
-    answers = [json.loads(t) for t in rows.column('response').to_pylist()]
-    usable = lambda a: (a['natural_text'] or '').strip() and not a.get('rotation_correction')
-    good = [i for i, a in enumerate(answers) if usable(a)][:limit]
-    seen, ids = good[-1] + 1 if good and limit else len(answers), rows.column('id').to_pylist()
-    wanted = {f'{ids[i]}.pdf': i for i in good}
-    for tar in repo.find('pdf_tarballs/*.tar*'):
-        files |= unpack(repo.get(tar), [m for m in wanted if m not in files])
-        if len(files) == len(wanted): break
-    left = {'without text or rotated': seen - len(good), 'without a PDF': len(wanted) - len(files)}
-    return Task(name, [(i, files[m]) for m, i in wanted.items() if m in files], partial(_pdf_sample, rows=rows), left)
-
+# %% ../nbs/11a_corpora.ipynb #4b1e7d0d
 def write_olmocr(folder, n: int = 300,         # where; good pages
                  config: str = '00_documents', split: str = 'train',  # what they are a part of
                  kind: str = 'text', seed: int = 0) -> Path:  # of the drawn pages; returns the folder
@@ -345,6 +338,20 @@ def write_olmocr(folder, n: int = 300,         # where; good pages
     pd.DataFrame(rows).set_index('id').to_parquet(folder/f'{config}_{split}.parquet')
     return folder
 
+# %% ../nbs/11a_corpora.ipynb #4b1e7d0f
+def _olmocr_0225(name, repo, config, split, limit):
+    rows, files = parquet(repo, f'{"train" if split == "train" else "eval"}-{config}.parquet'), {}
+    answers = [json.loads(t) for t in rows.column('response').to_pylist()]
+    usable = lambda a: (a['natural_text'] or '').strip() and not a.get('rotation_correction')
+    good = [i for i, a in enumerate(answers) if usable(a)][:limit]
+    seen, ids = good[-1] + 1 if good and limit else len(answers), rows.column('id').to_pylist()
+    wanted = {f'{ids[i]}.pdf': i for i in good}
+    for tar in repo.find('pdf_tarballs/*.tar*'):
+        files |= unpack(repo.get(tar), [m for m in wanted if m not in files])
+        if len(files) == len(wanted): break
+    left = {'without text or rotated': seen - len(good), 'without a PDF': len(wanted) - len(files)}
+    return Task(name, [(i, files[m]) for m, i in wanted.items() if m in files], partial(_pdf_sample, rows=rows), left)
+
 # %% ../nbs/11a_corpora.ipynb #1a0c9d18
 def _chat(repo):
     try: rows = json.loads(repo.get('chat.json').read_text(encoding='utf-8'))
@@ -367,6 +374,19 @@ def _llava(name, repo, config, split, limit):
     return Task(name, fresh, make, {'without an id of its own': len(chosen) - len(fresh)})
 
 # %% ../nbs/11a_corpora.ipynb #1a0c9d1a
+def _join_lines(lines):
+    "Lines of words as markdown: a new block where the label changes or the next line is far below."
+    out, last, low = [], None, 0
+    for ws in lines:
+        label, text, top = ws[0][5], ' '.join(w[0] for w in ws), min(w[2] for w in ws)
+        height = max(w[4] for w in ws) - top
+        if label == last and top - low < .9 * height:             # also at the head of the next column
+            out[-1] = out[-1][:-1] + text if out[-1].endswith('-') else f'{out[-1]} {text}'
+        else: out.append({'title': '# ', 'section': '## ', 'list': '- '}.get(label, '') + text)
+        last, low = label, max(w[4] for w in ws)
+    return '\n\n'.join(out)
+
+# %% ../nbs/11a_corpora.ipynb #4b1e7d12
 def docbank_text(data: bytes) -> str:  # a page's txt file
     "The page as markdown, columns in reading order; raises `UserError` for a page that is mostly equations."
     rows = [line.split('\t') for line in data.decode('utf-8', 'replace').splitlines()]
@@ -392,18 +412,7 @@ def docbank_text(data: bytes) -> str:  # a page's txt file
         else: left, right = left + [[w for w in ws if w[3] <= 500]], right + [[w for w in ws if w[3] > 500]]
     return _join_lines([ws for ws in out + left + right if ws])
 
-def _join_lines(lines):
-    "Lines of words as markdown: a new block where the label changes or the next line is far below."
-    out, last, low = [], None, 0
-    for ws in lines:
-        label, text, top = ws[0][5], ' '.join(w[0] for w in ws), min(w[2] for w in ws)
-        height = max(w[4] for w in ws) - top
-        if label == last and top - low < .9 * height:             # also at the head of the next column
-            out[-1] = out[-1][:-1] + text if out[-1].endswith('-') else f'{out[-1]} {text}'
-        else: out.append({'title': '# ', 'section': '## ', 'list': '- '}.get(label, '') + text)
-        last, low = label, max(w[4] for w in ws)
-    return '\n\n'.join(out)
-
+# %% ../nbs/11a_corpora.ipynb #4b1e7d10
 def _docbank_sample(row, texts, images):
     text, image = row
     id = Path(text).stem
@@ -453,6 +462,7 @@ def voc_table(xml: bytes, words: list) -> str:  # a table's annotation; its word
         out += '</tr>'
     return f'<table>{out}</table>'
 
+# %% ../nbs/11a_corpora.ipynb #4b1e7d13
 def _voc_sample(row):
     id, xml, image, words = row
     try: answer = voc_table(xml.read_bytes(), json.loads(words.read_text(encoding='utf-8')))
