@@ -443,7 +443,7 @@ def page(seed: int, index: int,           # together they name the page
     rng = np.random.default_rng((seed, index, split == 'test'))
     c, prompt, answer = KINDS[kind](rng, difficulty, size, split)
     distort(c, rng, 2 * difficulty - 1)
-    return dict(id=f'{kind}-{split}-{seed}-{index}', image=c.image, prompt=prompt, answer=answer, boxes=c.lines)
+    return dict(id=f'drawn-{kind}-{split}-{seed}-{index}', image=c.image, prompt=prompt, answer=answer, boxes=c.lines)
 
 # %% ../nbs/11_synth.ipynb #7d2f0b86
 def grounded(sample: dict) -> dict:  # from `page`; the same page, asked for places
