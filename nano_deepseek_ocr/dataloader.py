@@ -6,7 +6,7 @@
 __all__ = ['tokenize_sample', 'pack_rows', 'collate', 'Batches', 'Loader', 'loader', 'Prepared', 'batches']
 
 # %% ../nbs/13_dataloader.ipynb #1be939ea
-import itertools
+import itertools, logging
 import torch
 from .config import UserError
 from .image import get_mode, load_page, n_positions, views
@@ -136,6 +136,7 @@ class Loader(torch.utils.data.DataLoader):
             raise UserError(str(e).rsplit('UserError: ', 1)[-1].strip()) from None
 
     def _count(self, b):
+        for why in b['skipped']: logging.getLogger('nano_deepseek_ocr').warning('skipped: %s', why)
         s, self.reasons = self.seen, (self.reasons + b['skipped'])[-5:]
         s['step'], s['samples'] = b['step'] + 1, s['samples'] + len(b['ids'])
         s['skipped'], s['cut'] = s['skipped'] + len(b['skipped']), s['cut'] + len(b['cut'])
