@@ -8,6 +8,7 @@ __all__ = ['SOURCES', 'Repo', 'picture', 'cache_folder', 'unpack', 'Parts', 'Zip
 
 # %% ../nbs/11a_corpora.ipynb #1a0c9d05
 import bisect, fnmatch, hashlib, html, io, json, os, re, sys, tarfile, zipfile
+from contextlib import contextmanager
 from dataclasses import dataclass
 from functools import partial
 from itertools import islice
@@ -87,13 +88,13 @@ def cache_folder() -> Path:
     "Where unpacked files are kept: NANO_DEEPSEEK_OCR_CACHE, or ~/.cache/nano_deepseek_ocr."
     return Path(os.environ.get('NANO_DEEPSEEK_OCR_CACHE') or Path.home()/'.cache'/'nano_deepseek_ocr')
 
+@contextmanager
 def _tar(archive):
-    "Yield the files of a tarball from its front: name, file object."
+    "The files of a tarball from its front, as pairs of name and file object."
     try:
         with tarfile.open(archive, 'r|*') as tar:
-            for m in tar:
-                if m.isfile(): yield m.name.removeprefix('./'), tar.extractfile(m)
-    except (tarfile.TarError, EOFError, OSError) as e:
+            yield ((m.name.removeprefix('./'), tar.extractfile(m)) for m in tar if m.isfile())
+    except (tarfile.TarError, EOFError) as e:
         raise UserError(f'{archive}: not a whole tarball ({type(e).__name__})') from None
 
 def unpack(archive: Path, wanted,      # a tarball; names of members
@@ -104,15 +105,19 @@ def unpack(archive: Path, wanted,      # a tarball; names of members
     folder = cache_folder()/f'{archive.name}-{key}'
     files = {m: folder/(hashlib.sha1(m.encode()).hexdigest()[:20] + Path(m).suffix) for m in wanted}
     missing = {m for m, p in files.items() if not p.is_file()}
-    if missing: folder.mkdir(parents=True, exist_ok=True)
-    for member, data in _tar(archive) if missing else ():
-        name = Path(member).name if bare else member
-        if name not in missing: continue
-        part = folder/f'.{os.getpid()}'
-        part.write_bytes(data.read())
-        os.replace(part, files[name])                             # whole or not at all
-        missing.remove(name)
-        if not missing: break
+    if not missing: return files
+    folder.mkdir(parents=True, exist_ok=True)
+    with _tar(archive) as members:
+        for member, data in members:
+            name = Path(member).name if bare else member
+            if name not in missing: continue
+            part = folder/f'.{os.getpid()}'
+            try: part.write_bytes(data.read())
+            except OSError as e:
+                raise UserError(f'{folder}: {e.strerror} (NANO_DEEPSEEK_OCR_CACHE names another place)') from None
+            os.replace(part, files[name])                         # whole or not at all
+            missing.remove(name)
+            if not missing: break
     return {m: p for m, p in files.items() if m not in missing}
 
 # %% ../nbs/11a_corpora.ipynb #1a0c9d0e
@@ -301,13 +306,14 @@ def _olmocr(name, repo, config, split, limit):
     rows = parquet(repo, f'{config}_{"train" if split == "train" else "eval"}.parquet')
     length = pc.utf8_length(pc.utf8_trim_whitespace(rows.column('natural_text')))
     text, turn = pc.fill_null(length, 0).to_pylist(), rows.column('rotation_correction').to_pylist()
-    good = [i for i, n in enumerate(text) if n and not turn[i]][:limit]
-    seen = good[-1] + 1 if good and limit else len(text)
     path, wanted = rows.column('pdf_relpath').to_pylist(), {}
+    good = [i for i, n in enumerate(text) if n and not turn[i] and ':' in (path[i] or '')][:limit]
+    seen = good[-1] + 1 if good and limit else len(text)
     for i in good: wanted.setdefault(path[i].split(':', 1)[0], []).append(path[i].split(':', 1)[1])
     files = {f'{tar}:{m}': p for tar, ms in wanted.items() for m, p in unpack(repo.get(tar), ms).items()}
     found, blank = [(i, files[path[i]]) for i in good if path[i] in files], text[:seen].count(0)
-    left = {'without text': blank, 'rotated': seen - blank - len(good), 'without a PDF': len(good) - len(found)}
+    rotated = sum(bool(n and t) for n, t in zip(text[:seen], turn))
+    left = {'without text': blank, 'rotated': rotated, 'without a PDF': seen - blank - rotated - len(found)}
     return Task(name, found, partial(_pdf_sample, rows=rows), left)
 
 # %% ../nbs/11a_corpora.ipynb #4b1e7d0d
@@ -389,7 +395,7 @@ def _join_lines(lines):
 # %% ../nbs/11a_corpora.ipynb #4b1e7d12
 def docbank_text(data: bytes) -> str:  # a page's txt file
     "The page as markdown, columns in reading order; raises `UserError` for a page that is mostly equations."
-    rows = [line.split('\t') for line in data.decode('utf-8', 'replace').splitlines()]
+    rows = [line.rstrip('\r').split('\t') for line in data.decode('utf-8', 'replace').split('\n')]
     rows = [r for r in rows if len(r) == 10 and not r[0].startswith('##') and r[9].strip() != 'figure']
     words = [(r[0], *map(int, r[1:5]), r[9].strip()) for r in rows]            # text, x0, y0, x1, y1, label
     if not words: raise UserError('no words on the page')
@@ -472,9 +478,10 @@ def _voc_sample(row):
 def _pubtables_voc(name, repo, split, limit):
     part, base = 'Train' if split == 'train' else 'Test', 'PubTables-1M-Structure_'
     boxes, stems = repo.get(f'{base}Annotations_{part}.tar.gz'), []
-    for member, _ in _tar(boxes):
-        if member.endswith('.xml'): stems.append(Path(member).stem)
-        if len(stems) == limit: break
+    with _tar(boxes) as members:
+        for member, _ in members:
+            if member.endswith('.xml'): stems.append(Path(member).stem)
+            if len(stems) == limit: break
     def take(archive, suffix):
         return unpack(repo.get(f'{base}{archive}.tar.gz'), [s + suffix for s in stems], bare=True)
     files = take(f'Annotations_{part}', '.xml') | take(f'Images_{part}', '.jpg') | take('Table_Words', '_words.json')
