@@ -317,21 +317,26 @@ def _olmocr(name, repo, config, split, limit):
     return Task(name, found, partial(_pdf_sample, rows=rows), left)
 
 # %% ../nbs/11a_corpora.ipynb #4b1e7d0d
-def write_olmocr(folder, n: int = 300,         # where; good pages
-                 config: str = '00_documents', split: str = 'train',  # what they are a part of
+def write_olmocr(folder, n: int = 300,     # where; good pages to train on
+                 test: int = 20,           # good pages to test on
                  kind: str = 'text', seed: int = 0) -> Path:  # of the drawn pages; returns the folder
     "A miniature of olmOCR-mix-1025 from drawn pages, blank and rotated ones between, for trying without a download."
-    import pandas as pd
-    folder, rows = Path(folder), []
+    folder = Path(folder)
     (folder/'pdf_tarballs').mkdir(parents=True, exist_ok=True)
+    for part, count, split in (('00_documents_train', n, 'train'), ('00_documents_eval', test, 'test')):
+        _write_part(folder, part, [page(seed, i, kind, split) for i in range(count)])
+    return folder
+
+def _write_part(folder, part, drawn):
+    import pandas as pd
+    rows = []
     for half in range(2):
-        name = f'pdf_tarballs/{config}_{split}_{half:05d}.tar.gz'
+        name = f'pdf_tarballs/{part}_{half:05d}.tar.gz'
         with tarfile.open(folder/name, 'w:gz', compresslevel=1) as tar:
-            for i in range(half * (n // 2), n if half else n // 2):
-                s = page(seed, i, kind)
+            for i in range(len(drawn) * half // 2, len(drawn) * (half + 1) // 2):
                 for fault in ('', 'blank', 'rotated') if i % 40 == 20 else ('',):
                     id, pdf = f'{i // 100:04d}/{i:06d}{fault}', io.BytesIO()
-                    im = Image.new('RGB', (200, 280), 'white') if fault == 'blank' else s['image']
+                    im = Image.new('RGB', (200, 280), 'white') if fault == 'blank' else drawn[i]['image']
                     im.save(pdf, 'PDF', resolution=144)
                     info = tarfile.TarInfo(f'{id}.pdf')
                     info.size = pdf.tell()
@@ -340,9 +345,8 @@ def write_olmocr(folder, n: int = 300,         # where; good pages
                         id=id, url=None, page_number=float('nan') if fault else 1., pdf_relpath=f'{name}:{id}.pdf',
                         primary_language='no' if i % 2 else None, is_rotation_valid=fault != 'rotated',
                         rotation_correction=90 * (fault == 'rotated'), is_table=False, is_diagram=False,
-                        natural_text=None if fault == 'blank' else s['answer'], extras=None))
-    pd.DataFrame(rows).set_index('id').to_parquet(folder/f'{config}_{split}.parquet')
-    return folder
+                        natural_text=None if fault == 'blank' else drawn[i]['answer'], extras=None))
+    pd.DataFrame(rows).set_index('id').to_parquet(folder/f'{part}.parquet')
 
 # %% ../nbs/11a_corpora.ipynb #4b1e7d0f
 def _olmocr_0225(name, repo, config, split, limit):
