@@ -433,8 +433,9 @@ def spread(step: Step,         # where the forward pass happens
         for part in [*layers, step]: fully_shard(part, mp_policy=MixedPrecisionPolicy(half, torch.float32, cast_forward_inputs=False))
     else: step.to(device)
     if tc.shard or ranks()[1] == 1: return step
-    ids = [device.index] if device.type == 'cuda' else None
-    return nn.parallel.DistributedDataParallel(step, device_ids=ids, broadcast_buffers=False, gradient_as_bucket_view=True)
+    copies = nn.parallel.DistributedDataParallel
+    buffers = next(k for k in ('forward_sync_buffers', 'broadcast_buffers') if k in inspect.signature(copies).parameters)   # torch before 2.13
+    return copies(step, device_ids=[device.index] if device.type == 'cuda' else None, gradient_as_bucket_view=True, **{buffers: False})
 
 def _device():
     "The graphics card of this rank, or the CPU."
@@ -584,7 +585,9 @@ def train(model, data, run: Path,         # data[i] is the i-th batch of this ra
                 if warning and step > every and rank == 0: bar.write(f'step {step}: {warning}')
             bar.set_postfix_str(' '.join(f'{k.replace("_per_", "/")}={line[k]:{f}}' for k, f in _SHOWN.items() if k in line), refresh=False)
             log.write(json.dumps(line) + '\n'); log.flush(); track(line)
-            if seen: os.fsync(log.fileno()); save(step); saved = step
+            if seen:
+                if rank == 0: os.fsync(log.fileno())
+                save(step); saved = step
     untrack()
     return True
 
