@@ -4,7 +4,7 @@
 
 # %% auto #0
 __all__ = ['SOFTCAP', 'norm', 'rotary_table', 'rotate', 'Attention', 'MLP', 'Block', 'soft_cap', 'logits_of',
-           'linear_cross_entropy', 'KVCache', 'cache_mask', 'GPT']
+           'linear_cross_entropy', 'KVCache', 'cache_mask', 'segment_mask', 'GPT']
 
 # %% ../nbs/08_gpt.ipynb #ff4a7b62
 import torch
@@ -180,6 +180,13 @@ def cache_mask(T: int,     # new places
     if cache.start is not None: ok = ok & (j >= cache.start[:, None, None]) | (j == i)
     return ok.view(-1, 1, T, cache.pos + T)
 
+# %% ../nbs/08_gpt.ipynb #7c3e9b14
+def segment_mask(segments: torch.Tensor,  # (B,T) number of the sample at each place
+                 ) -> torch.Tensor:       # (B,1,T,T) True where a query may look
+    "Each place may look at earlier places of its own sample."
+    same = segments[:, :, None] == segments[:, None, :]
+    return same.tril()[:, None]
+
 # %% ../nbs/08_gpt.ipynb #20bb21c5
 class GPT(nn.Module):
     "nanochat's GPT, December 2025 form."
@@ -217,12 +224,14 @@ class GPT(nn.Module):
                 inputs_embeds=None,  # (B,T,d) vectors instead of ids
                 targets=None,        # (B,T) ids to predict, -1 where nothing is asked
                 kv_cache=None,       # a `KVCache`: the new places follow those in it
+                segments=None,       # (B,T) number of the sample at each place, where rows hold several
                 reduction='mean'):   # of the loss: 'mean' over places with a target, or 'none': (B,T), 0 where there is none
         "The loss if there are targets, else fp32 logits (B,T,vocab), or (B,1,vocab) of the last place with a cache."
         if (idx is None) == (inputs_embeds is None): raise UserError('give idx or inputs_embeds, one of the two')
         x = norm(self.transformer.wte(idx) if inputs_embeds is None else inputs_embeds)
         T, w, vocab = x.shape[1], self.lm_head.weight, self.cfg.vocab_size
         (cos, sin), mask = self.angles(T, kv_cache), cache_mask(T, kv_cache, x.device)
+        if segments is not None: mask = segment_mask(segments)
         for block in self.transformer.h: x = run_layer(block, x, cos, sin, mask, kv_cache, recompute=self.recompute)
         if kv_cache is not None: kv_cache.pos += T; x = x[:, -1:]
         if targets is None: return logits_of(norm(x), w, vocab)

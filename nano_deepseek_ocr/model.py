@@ -46,6 +46,7 @@ class NanoDeepseekOCR(nn.Module, PyTorchModelHubMixin, library_name='nano_deepse
                 grids=None,          # (w,h) of each page's tiles
                 targets=None,        # (B,T) ids to predict, -1 where nothing is learned
                 kv_cache=None,       # a `KVCache` while generating
+                segments=None,       # (B,T) number of the sample at each place, where rows hold several (notebook 13)
                 reduction='mean'):   # of the loss: 'mean', or 'none' for (B,T)
         "Loss if there are targets, else logits (B,T,vocab); raises `UserError` if places and vision tokens differ in number."
         x = self.gpt.transformer.wte(input_ids)
@@ -55,7 +56,7 @@ class NanoDeepseekOCR(nn.Module, PyTorchModelHubMixin, library_name='nano_deepse
         if places.sum() != len(vision):
             raise UserError(f'{places.sum()} <|image|> places in the text, but {len(vision)} vision embeddings')
         x = x.masked_scatter(places.unsqueeze(-1), vision.to(x.dtype))
-        return self.gpt(inputs_embeds=x, targets=targets, kv_cache=kv_cache, reduction=reduction)
+        return self.gpt(inputs_embeds=x, targets=targets, kv_cache=kv_cache, segments=segments, reduction=reduction)
 
 # %% ../nbs/09_model.ipynb #521258f7
 def most_probable(logits, written):  # (B,vocab) logits; the ids written so far, a list per row
