@@ -88,6 +88,7 @@ class TrainConfig:
     keep: int = 3                    # checkpoints that stay, the newest
     seed: int = 0                    # of weights, order and every step
     workers: int = 0                 # processes that prepare batches ahead
+    pack: bool = False               # several samples in a row where they fit (notebook 13)
     dtype: str = 'auto'              # 'bf16', 'fp32', or 'auto': what the hardware multiplies faster
     recompute: bool = False          # compute layers twice instead of keeping what they computed
     compile: bool = False            # let torch.compile fuse each layer

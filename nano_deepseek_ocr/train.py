@@ -713,12 +713,12 @@ def prepare(args: dict) -> tuple:  # as `settle`; returns model, data, samples f
     task = get_task(spec, args.get('data_root'))
     shown = task if by_heart else get_task(spec, args.get('data_root'), split='test')
     shown = [shown[i] for i in range(min(len(shown), 100 if by_heart else 16))]
-    right = collate([tokenize_sample(s, tok, tc.mode, tc.seq_len) for s in shown[:16]], 0)
+    right = collate([tokenize_sample(s, tok, tc.mode, tc.seq_len, cut=not by_heart) for s in shown[:16]], 0)
     if right['images'] is None: raise UserError(f'--data {spec} has no pages; a page reader needs some')
     probe = right, collate([tokenize_sample(s, tok, tc.mode, tc.seq_len + 10_000) for s in swap_pages(shown[:16])], 0)
     tasks = [task] + ([get_task(args.get('text') or 'text', args.get('data_root'))] if st.text else [])
     mixture = TaskMixture(tasks, [1 - st.text, st.text][:len(tasks)], tc.seed)
-    data = Batches(mixture, tok, tc.mode, tc.seq_len, tc.batch // world // tc.accumulate, rank, world)
+    data = Batches(mixture, tok, tc.mode, tc.seq_len, tc.batch // world // tc.accumulate, rank, world, pack=tc.pack)
     set_seed(tc.seed)
     model = NanoDeepseekOCR(cfg)
     load_encoder(model, args.get('init') or st.init)
@@ -805,6 +805,7 @@ def main(stage: int = None,        # 1: everything trains (the default); 2: SAM 
          workers: int = None,      # processes that prepare batches ahead
          shard: str = None,        # fsdp: split weights, gradients and moments over the ranks
          track: str = None,        # also tensorboard, wandb or trackio
+         pack: bool = False,       # put several samples into a row where they fit
          recompute: bool = False,  # compute layers twice instead of keeping what they computed
          compile: bool = False,    # let torch.compile fuse each layer
          name: str = None,         # of the run's folder in runs/; stage1 or stage2 if not given
