@@ -4,11 +4,11 @@
 
 # %% auto #0
 __all__ = ['STAGES', 'STOPPED', 'token_losses', 'swap_pages', 'vision_gain', 'feature_cosines', 'collapse_warning',
-           'orthogonalize', 'Muon', 'optimizers', 'Stage', 'get_stage', 'set_stage', 'rate_factor', 'moments',
-           'load_moments', 'save_encoder', 'save_checkpoint', 'find_checkpoint', 'read_metrics', 'load_encoder',
-           'load_gpt', 'sample_table', 'format_table', 'to_device', 'uses_bf16', 'autocast', 'ranks', 'summed',
-           'join_ranks', 'leave_ranks', 'is_lost', 'Step', 'spread', 'encoder_flops', 'gpt_flops', 'step_flops',
-           'peak_flops', 'train', 'plot_run', 'parts', 'activation_bytes', 'plan', 'settle', 'prepare', 'earlier',
+           'orthogonalize', 'Muon', 'optimizers', 'Stage', 'get_stage', 'set_stage', 'parts', 'rate_factor', 'ranks',
+           'summed', 'join_ranks', 'leave_ranks', 'is_lost', 'moments', 'load_moments', 'save_encoder',
+           'save_checkpoint', 'find_checkpoint', 'read_metrics', 'load_encoder', 'load_gpt', 'sample_table',
+           'format_table', 'to_device', 'uses_bf16', 'autocast', 'Step', 'spread', 'encoder_flops', 'gpt_flops',
+           'step_flops', 'peak_flops', 'train', 'plot_run', 'activation_bytes', 'plan', 'settle', 'prepare', 'earlier',
            'run_stage', 'main']
 
 # %% ../nbs/14_train.ipynb #ddf57b18
@@ -174,12 +174,47 @@ def set_stage(model, stage: int):  # 1 or 2
     rest = _NEVER + get_stage(stage).frozen
     for n, p in model.named_parameters(): p.requires_grad_(not n.startswith(rest))
 
+def parts(model) -> dict:  # name -> its parameters
+    "The parameters of each part, as the health meters and the plan count them."
+    of = lambda n: ('compressor' if any(k in n for k in ('.neck', '.net_')) else 'sam') if 'sam_model' in n else \
+                   'clip' if 'vision_model' in n else 'gpt' if n.startswith('gpt.') else 'projector'
+    out = dict(sam=[], compressor=[], clip=[], projector=[], gpt=[])
+    for n, p in model.named_parameters(): out[of(n)].append(p)
+    return out
+
 # %% ../nbs/14_train.ipynb #cf5fd0ba
 def rate_factor(step: int, steps: int, warmup: int, stage: int) -> float:  # steps done before; in (0,1]
     "What the learning rates are multiplied by at a step: warmup, then a cosine, or a tenth every 2000 steps (stage 2)."
     up = min(1., (step + 1) / max(warmup, 1))
     if STAGES[stage].decay == 'steps': return up * .1 ** (step // 2000)
     return up * (.02 + .98 * .5 * (1 + math.cos(math.pi * step / steps)))
+
+# %% ../nbs/14_train.ipynb #5c1d0a09
+def ranks() -> tuple:  # number of this process, and how many there are
+    "(0, 1) unless torchrun started several processes that have joined."
+    return (dist.get_rank(), dist.get_world_size()) if dist.is_available() and dist.is_initialized() else (0, 1)
+
+def summed(*values) -> list:  # numbers of this rank; their sums over all ranks
+    "Add numbers up over the ranks; everyone waits for everyone."
+    t = torch.tensor([float(v) for v in values], dtype=torch.float64)
+    if ranks()[1] > 1: dist.all_reduce(t)
+    return t.tolist()
+
+def join_ranks():
+    "Join the other ranks, if torchrun started this process."
+    if 'RANK' not in os.environ or dist.is_initialized(): return
+    cuda = torch.cuda.is_available()
+    if cuda: torch.cuda.set_device(_device())
+    dist.init_process_group('cpu:gloo,cuda:nccl' if cuda else 'gloo')
+
+def leave_ranks():
+    "Part from the other ranks, when all have come this far."
+    if not dist.is_initialized(): return
+    summed(); gc.collect(); dist.destroy_process_group(); time.sleep(.3)     # gloo's threads need a moment, or the exit is not clean
+
+def is_lost(e: Exception) -> bool:
+    "Whether an error means that another rank is gone."
+    return isinstance(e, dist.DistError) or any(w in str(e).lower() for w in ('gloo', 'nccl', 'connection', 'peer'))
 
 # %% ../nbs/14_train.ipynb #0ce0d87d
 def moments(model, opts: list) -> dict:  # 'parameter.key' -> tensor
@@ -378,33 +413,6 @@ def _next_batches(feed, n, got):  # the parts of a step; None if a signal has ta
     except RuntimeError:
         if not got: raise
 
-# %% ../nbs/14_train.ipynb #5c1d0a09
-def ranks() -> tuple:  # number of this process, and how many there are
-    "(0, 1) unless torchrun started several processes that have joined."
-    return (dist.get_rank(), dist.get_world_size()) if dist.is_available() and dist.is_initialized() else (0, 1)
-
-def summed(*values) -> list:  # numbers of this rank; their sums over all ranks
-    "Add numbers up over the ranks; everyone waits for everyone."
-    t = torch.tensor([float(v) for v in values], dtype=torch.float64)
-    if ranks()[1] > 1: dist.all_reduce(t)
-    return t.tolist()
-
-def join_ranks():
-    "Join the other ranks, if torchrun started this process."
-    if 'RANK' not in os.environ or dist.is_initialized(): return
-    cuda = torch.cuda.is_available()
-    if cuda: torch.cuda.set_device(_device())
-    dist.init_process_group('cpu:gloo,cuda:nccl' if cuda else 'gloo')
-
-def leave_ranks():
-    "Part from the other ranks, when all have come this far."
-    if not dist.is_initialized(): return
-    summed(); gc.collect(); dist.destroy_process_group(); time.sleep(.3)     # gloo's threads need a moment, or the exit is not clean
-
-def is_lost(e: Exception) -> bool:
-    "Whether an error means that another rank is gone."
-    return isinstance(e, dist.DistError) or any(w in str(e).lower() for w in ('gloo', 'nccl', 'connection', 'peer'))
-
 # %% ../nbs/14_train.ipynb #5c1d0a0a
 class Step(nn.Module):
     "The summed loss of a batch, to which every trainable parameter contributes, if only zero, whatever the batch holds."
@@ -595,7 +603,7 @@ def train(model, data, run: Path,         # data[i] is the i-th batch of this ra
 def plot_run(run):  # a folder in `runs/`
     "Draw loss, vision gain and feature cosines of a run, also while it trains."
     import matplotlib.pyplot as plt
-    log = [json.loads(l) for l in Path(run, 'metrics.jsonl').read_text().splitlines()]
+    log = read_metrics(run)
     seen = [m for m in log if 'val_loss' in m]
     fig, axs = plt.subplots(1, 3, figsize=(6, 1.9), dpi=100)
     axs[0].plot([m['step'] for m in log], [m['loss'] for m in log]); axs[0].set_title('loss', fontsize=8); axs[0].set_yscale('log')
@@ -608,19 +616,12 @@ def plot_run(run):  # a folder in `runs/`
     fig.tight_layout(); plt.show()
 
 # %% ../nbs/14_train.ipynb #5c1d0a12
-def parts(model) -> dict:  # name -> its parameters
-    "The parameters of each part, as the health meters and the plan count them."
-    of = lambda n: ('compressor' if any(k in n for k in ('.neck', '.net_')) else 'sam') if 'sam_model' in n else \
-                   'clip' if 'vision_model' in n else 'gpt' if n.startswith('gpt.') else 'projector'
-    out = dict(sam=[], compressor=[], clip=[], projector=[], gpt=[])
-    for n, p in model.named_parameters(): out[of(n)].append(p)
-    return out
-
 def _saved_bytes(layer, *args):
     "What a layer keeps for its backward pass, found by asking autograd; weights left out."
     own, seen = {id(p) for p in layer.parameters()}, {}
     def keep(t):
-        if id(t) not in own and t.ndim: seen[id(t.untyped_storage())] = t.untyped_storage()
+        scores = t.ndim > 2 and t.shape[-1] == t.shape[-2]               # fused attention keeps none
+        if id(t) not in own and t.ndim and not scores: seen[id(t.untyped_storage())] = t.untyped_storage()
         return t
     with torch.autograd.graph.saved_tensors_hooks(keep, lambda t: t), torch.enable_grad(): layer(*args)
     return sum(s.nbytes() for s in seen.values())
