@@ -30,7 +30,7 @@ from tqdm import tqdm
 from .config import Config, TrainConfig, UserError, config_from_dict, config_to_dict, multiplies_bf16, run_layer, set_seed
 from .config import preset as get_preset
 from .dataloader import Batches, collate, loader, tokenize_sample
-from .image import get_mode, n_positions
+from .image import find_grid, get_mode, n_positions
 from .model import NanoDeepseekOCR
 from .pretrained import load_clip, load_deepseek_ocr, load_nanochat, load_sam
 from .tasks import TaskMixture, get_task
@@ -218,9 +218,9 @@ def is_lost(e: Exception) -> bool:
 
 # %% ../nbs/14_train.ipynb #0ce0d87d
 def moments(model, opts: list) -> dict:  # 'parameter.key' -> tensor
-    "What the optimizers remember, under the parameters' names."
+    "What the optimizers remember, under the parameters' names; counts in one dimension, since merging loses those without."
     names = {p: n for n, p in model.named_parameters()}
-    return {f'{names[p]}.{k}': v for o in opts for p, s in o.state.items() for k, v in s.items()}
+    return {f'{names[p]}.{k}': v if v.ndim else v.reshape(1) for o in opts for p, s in o.state.items() for k, v in s.items()}
 
 def load_moments(model, opts: list, path: Path):  # a file that holds `moments`
     "Give optimizers back what they remembered; each rank keeps its part."
@@ -230,7 +230,7 @@ def load_moments(model, opts: list, path: Path):  # a file that holds `moments`
         for o, p in ((o, p) for o in opts for g in o.param_groups for p in g['params']):
             for key in at.get(names[p], []):
                 t, k = f.get_tensor(key), key.rpartition('.')[2]
-                o.state[p][k] = _like(t, p) if t.ndim else t.to(p.device) if o.defaults.get('fused') else t
+                o.state[p][k] = _like(t, p) if k != 'step' else t[0].to(p.device) if o.defaults.get('fused') else t[0]
 
 def _write(tensors, path):
     "One safetensors file; parts that lie on many ranks are written by all of them, then merged."
@@ -325,12 +325,13 @@ def _take(module, path, prefix):  # fill a part of the model out of a whole mode
     try: module.load_state_dict(tensors)
     except RuntimeError as e: raise UserError(f'the {prefix[:-1] or "model"} in {path} has other sizes than this preset: {str(e)[:200]}') from None
 
-def load_encoder(model, source):  # scratch, sam-clip, deepseek-ocr; or a run, a checkpoint's folder, a .safetensors file
+def load_encoder(model, source):  # scratch; sam-clip[:SAM,CLIP], deepseek-ocr[:COPY]; a run, a checkpoint, a .safetensors file
     "Take the DeepEncoder from somewhere; raises `UserError` if it is not there or its sizes are others."
-    enc, p = model.deepencoder, Path(source)
-    if source == 'scratch': return
-    if source == 'sam-clip': load_sam(enc.sam_model); load_clip(enc.vision_model); return
-    if source == 'deepseek-ocr': load_deepseek_ocr(enc); return
+    enc, p, (kind, _, where) = model.deepencoder, Path(source), str(source).partition(':')
+    where = where.split(',') if where else []
+    if kind == 'scratch': return
+    if kind == 'deepseek-ocr': load_deepseek_ocr(enc, *where); return
+    if kind == 'sam-clip': load_sam(enc.sam_model, *where[:1]); load_clip(enc.vision_model, *where[1:]); return
     own = [f for f in (p, p/'deepencoder.safetensors', p/'model.safetensors') if f.is_file()]
     _take(enc, own[0] if own else find_checkpoint(p)/'model.safetensors', 'deepencoder.')
 
@@ -381,11 +382,11 @@ def autocast(device: torch.device, dtype: str = 'auto'):  # as in `uses_bf16`; a
 
 @contextmanager
 def _signals():
-    "Collect SIGTERM and SIGINT instead of dying from them; the second one kills as usual."
+    "Collect SIGTERM and SIGINT instead of dying from them; a second Ctrl-C ends at once."
     got, old = [], {}
     def note(n, frame):
         got.append(signal.Signals(n).name)
-        if len(got) > 1: signal.signal(n, old[n]); signal.raise_signal(n)
+        if got.count('SIGINT') > 1: signal.signal(n, old[n]); signal.raise_signal(n)
     try:
         for s in signal.SIGTERM, signal.SIGINT: old[s] = signal.signal(s, note)
     except ValueError: pass                                    # not in the main thread: nothing to catch
@@ -396,17 +397,19 @@ def _signals():
 # %% ../nbs/14_train.ipynb #5c1d0a07
 _TRACKERS = dict(tensorboard='torch.utils.tensorboard', wandb='wandb', trackio='trackio')
 
+@contextmanager
 def _tracker(kind, run, cfg):
-    "A function that takes a line of metrics, and one that closes it."
-    if not kind: return lambda m: None, lambda: None
-    if kind not in _TRACKERS: raise UserError(f'no tracker {kind!r}; there are: {", ".join(_TRACKERS)}')
+    "A function that takes a line of metrics."
+    if not kind: yield lambda m: None; return
     try: lib = __import__(_TRACKERS[kind], fromlist=['x'])
     except ImportError: raise UserError(f"--track {kind} needs a package: pip install 'nano_deepseek_ocr[{kind}]'") from None
+    numbers = lambda m: {k: v for k, v in m.items() if k != 'step'}
     if kind == 'tensorboard':
-        w = lib.SummaryWriter(str(run))
-        return lambda m: [w.add_scalar(k, v, m['step']) for k, v in m.items() if k != 'step'], w.close
-    lib.init(project='nano_deepseek_ocr', name=run.name, config=cfg, **(dict(dir=str(run)) if kind == 'wandb' else {}))
-    return lambda m: lib.log({k: v for k, v in m.items() if k != 'step'}, step=m['step']), lib.finish
+        with lib.SummaryWriter(str(run)) as w: yield lambda m: [w.add_scalar(k, v, m['step']) for k, v in numbers(m).items()]
+        return
+    lib.init(project='nano_deepseek_ocr', name=run.name, config=cfg)
+    try: yield lambda m: lib.log(numbers(m), step=m['step'])
+    finally: lib.finish()
 
 def _next_batches(feed, n, got):  # the parts of a step; None if a signal has taken the workers away
     try: return [next(feed) for _ in range(n)]
@@ -529,12 +532,13 @@ def _stop_if_broken(step, value, norm, bad, micro):
 
 _SHOWN = dict(loss_ema='.3f', samples_per_s='.0f', tokens_per_s='.0f', mfu='.0%')     # beside the progress bar
 
-def _measure(step, value, norm, seconds, micro, cfg, tc, stage):
-    "A line of metrics, the work of the step in FLOP and how many samples were skipped, over all ranks."
+def _measure(step, value, norm, seconds, micro, cfg, tc, stage, peak):
+    "A line of metrics, and how many samples were skipped, over all ranks."
     tokens, flops, skipped = summed(sum(b['input_ids'].numel() for b in micro), sum(step_flops(cfg, b, stage) for b in micro),
                                     sum(len(b.get('skipped', ())) for b in micro))
     line = dict(step=step, loss=value, grad_norm=norm, samples_per_s=tc.batch / seconds, tokens_per_s=tokens / seconds)
-    return line, flops, int(skipped)
+    if peak: line['mfu'] = flops / seconds / peak / ranks()[1]
+    return line, int(skipped)
 
 def _norms(model):
     "Length of the gradient in each part."
@@ -562,10 +566,10 @@ def train(model, data, run: Path,         # data[i] is the i-th batch of this ra
     before = _rewind(run, start) if rank == 0 else []
     ema = before[-1]['loss_ema'] if before else None
     begin, peak = time.time() - (before[-1]['seconds'] if before else 0), peak_flops(device)
-    track, untrack = _tracker(tc.track if rank == 0 else None, run, config_to_dict(model.cfg))
     def save(step):
         save_checkpoint(model, run, step, opts, dict(stage=stage, skipped=skipped, args=args), tc.keep, encoder=not STAGES[stage].frozen)
-    with _signals() as got, open(run/'metrics.jsonl' if rank == 0 else os.devnull, 'a') as log:
+    tracker = _tracker(tc.track if rank == 0 else None, run, config_to_dict(model.cfg))
+    with _signals() as got, open(run/'metrics.jsonl' if rank == 0 else os.devnull, 'a') as log, tracker as track:
         feed, saved = iter(loader(data, start * tc.accumulate, tc.workers)), start
         bar = tqdm(range(start + 1, tc.steps + 1), f'stage {stage}', tc.steps, initial=start, mininterval=1, disable=True if rank else None)
         for step in bar:
@@ -582,10 +586,9 @@ def train(model, data, run: Path,         # data[i] is the i-th batch of this ra
             norm = float(_whole(nn.utils.clip_grad_norm_(params, tc.clip)))
             _stop_if_broken(step, value, norm, bad, micro)
             for o in opts: o.step(); o.zero_grad(set_to_none=True)
-            line, flops, more = _measure(step, value, norm, time.time() - t0, micro, model.cfg, tc, stage)
+            line, more = _measure(step, value, norm, time.time() - t0, micro, model.cfg, tc, stage, peak)
             skipped, ema = skipped + more, value if ema is None else .9 * ema + .1 * value
             line |= dict(loss_ema=ema, lr=opts[0].param_groups[0]['lr'], seconds=time.time() - begin)
-            if peak: line['mfu'] = flops / (time.time() - t0) / peak / world
             if seen:
                 with _in_one_piece(net), autocast(device, tc.dtype): line |= vision_gain(model, *probe) | feature_cosines(model, probe[0])
                 line |= health | dict(skipped=skipped / (step * tc.batch))
@@ -596,7 +599,6 @@ def train(model, data, run: Path,         # data[i] is the i-th batch of this ra
             if seen:
                 if rank == 0: os.fsync(log.fileno())
                 save(step); saved = step
-    untrack()
     return True
 
 # %% ../nbs/14_train.ipynb #88af4223
@@ -627,17 +629,18 @@ def _saved_bytes(layer, *args):
     return sum(s.nbytes() for s in seen.values())
 
 # %% ../nbs/14_train.ipynb #5c1d0a13
-def activation_bytes(model, side: int, views: int,  # a model on the meta device; pixels; pages and tiles
+def activation_bytes(model, views: dict,  # a model on the meta device; side in pixels -> pages or tiles of that size
                      rows: int, T: int, stage: int,  # rows of T tokens
                      bf16: bool, recompute: bool) -> float:  # bytes
     "What one forward pass keeps for the backward pass."
     dt = torch.bfloat16 if bf16 else torch.float
     enc, new = model.deepencoder, lambda *s: torch.empty(*s, device='meta', dtype=dt, requires_grad=True)
-    n, g = side // model.cfg.sam.patch, model.cfg.gpt
+    g = model.cfg.gpt
     angle = torch.empty(T, 1, g.n_embd // g.n_head // 2, device='meta', dtype=dt)
-    stacks = [(model.gpt.transformer.h, (new(rows, T, g.n_embd), angle, angle)),
-              (enc.vision_model.transformer.layers, (new(views, n * n // 16 + 1, model.cfg.clip.dim),))]
-    if not STAGES[stage].frozen: stacks.append((enc.sam_model.blocks, (new(views, n, n, model.cfg.sam.dim),)))
+    stacks = [(model.gpt.transformer.h, (new(rows, T, g.n_embd), angle, angle))]
+    for n, count in ((side // model.cfg.sam.patch, count) for side, count in views.items()):
+        stacks.append((enc.vision_model.transformer.layers, (new(count, n * n // 16 + 1, model.cfg.clip.dim),)))
+        if not STAGES[stage].frozen: stacks.append((enc.sam_model.blocks, (new(count, n, n, model.cfg.sam.dim),)))
     total, largest = 0, 0
     for layers, args in stacks:
         for layer in layers:
@@ -662,20 +665,21 @@ def plan(cfg: Config, tc: TrainConfig, stage: int, world: int = 1,  # ranks
     bf16 = uses_bf16(tc.dtype, _device())
     muon = sum(p.numel() for o in optimizers(model, tc)[1:] for g in o.param_groups for p in g['params'])
     state, split = 4 * all_p + 4 * live + 8 * live - 4 * muon, world if tc.shard else 1
-    mode, micro = get_mode(tc.mode), tc.batch // world // tc.accumulate
-    page = (1000, 1400)
-    seq = min(tc.seq_len, n_positions(tc.mode, page) + 500)
-    act = activation_bytes(model, mode.size, micro, micro, seq, stage, bf16, tc.recompute)
+    mode, micro, page = get_mode(tc.mode), tc.batch // world // tc.accumulate, (1000, 1400)
+    places, tiles = n_positions(tc.mode, page), math.prod(find_grid(page, mode.tile)) if mode.tile else 1
+    views = {mode.size: 1} | ({mode.tile: tiles} if tiles > 1 else {})
+    seq = min(tc.seq_len, places + 500)
+    act = activation_bytes(model, {k: n * micro for k, n in views.items()}, micro, seq, stage, bf16, tc.recompute)
     rates = ', '.join(f'{rate_factor(s - 1, tc.steps, tc.warmup, stage):.3g} at step {s}'
                       for s in sorted({1, min(tc.warmup, tc.steps), tc.steps // 2 or 1, tc.steps}))
-    flop = 3 * (encoder_flops(cfg, mode.size) * tc.batch + gpt_flops(cfg, tc.batch, seq, tc.batch * (seq - n_positions(tc.mode, page)))) \
-        - 2 * (encoder_flops(cfg, mode.size, 'sam') * tc.batch if STAGES[stage].frozen else 0)
+    rest = 2 * sum(n * encoder_flops(cfg, k, 'sam') for k, n in views.items()) if STAGES[stage].frozen else 0
+    flop = tc.batch * (3 * sum(n * encoder_flops(cfg, k) for k, n in views.items()) - rest + 3 * gpt_flops(cfg, 1, seq, seq - places))
     return '\n'.join([
         f'stage {stage} of {cfg.name}: {STAGES[stage].about}; DeepEncoder from {init}, GPT {f"from {gpt}" if gpt else "fresh"}', *rows,
         f'  {"in all":<11}{all_p / 1e6:9.1f} M   {live / 1e6:.1f} M train',
         f'a step      {tc.batch} samples = {world} rank{"s" * (world > 1)} x {tc.accumulate} part{"s" * (tc.accumulate > 1)} x {micro}; '
         f'at most {tc.batch * tc.seq_len:,} tokens',
-        f'a page      mode {tc.mode}: {n_positions(tc.mode, page)} vision tokens for a page of {page[0]} x {page[1]} pixels; longest sample {tc.seq_len} tokens',
+        f'a page      mode {tc.mode}: {places} vision tokens for a page of {page[0]} x {page[1]} pixels; longest sample {tc.seq_len} tokens',
         f'work        {flop / 1e12:.3g} TFLOP a step, for answers of 500 tokens',
         f'memory      weights, gradients and moments {_gb(state / split)}{" a rank" if world > 1 else ""}; activations about {_gb(act)} for answers of 500 tokens'
         + (' (layers computed twice)' if tc.recompute else ''),
@@ -789,7 +793,7 @@ def main(stage: int = None,        # 1: everything trains (the default); 2: SAM 
          data_root: str = None,    # folder with a copy of the data, instead of the Hub
          text: str = None,         # stage 2: a task without pages; text of this Python if not given
          tokenizer: str = None,    # a tokenizer's file, or nano2k: this package's, with a GPT to match
-         init: str = None,         # DeepEncoder: scratch, sam-clip, deepseek-ocr, a run, a file; stage 2: runs/stage1
+         init: str = None,         # DeepEncoder: scratch, sam-clip[:SAM,CLIP], deepseek-ocr[:COPY], a run or a file; stage 2: runs/stage1
          gpt: str = None,          # GPT: nanochat's file, folder or repository, or a run; fresh if not given
          mode: str = None,         # resolution mode of the pages
          seq_len: int = None,      # longest sample in tokens
@@ -817,7 +821,7 @@ def main(stage: int = None,        # 1: everything trains (the default); 2: SAM 
     join_ranks()
     me = 'error: ' if ranks()[0] == 0 else f'rank {ranks()[0]}: '
     try: code = run_stage(args, resume, dry_run)
-    except UserError as e: sys.exit(f'{me}{str(e).strip().splitlines()[-1]}')
+    except UserError as e: sys.exit(f'{me}{" ".join(str(e).split())}')
     except RuntimeError as e:
         if ranks()[1] == 1 or not is_lost(e): raise
         sys.exit(f'{me}another rank is gone ({str(e).splitlines()[0][:120]}); the last checkpoint is whole: same command with --resume')
