@@ -22,7 +22,7 @@ setup(
     package_data={cfg['lib_path']: ['assets/*']},
     python_requires='>=' + cfg['min_python'],
     install_requires=cfg['requirements'].split(),
-    extras_require={'dev': cfg['dev_requirements'].split()},
+    extras_require={'dev': cfg['dev_requirements'].split(), **{name: [name] for name in ('tensorboard', 'wandb', 'trackio')}},
     entry_points={'nbdev': [f"{cfg['lib_path']}={cfg['lib_path']}._modidx:d"]},
     classifiers=['Programming Language :: Python :: 3', 'Intended Audience :: Developers',
                  'Topic :: Scientific/Engineering :: Artificial Intelligence'],

@@ -9,7 +9,7 @@ __all__ = ['PRESETS', 'UserError', 'SAMConfig', 'CompressorConfig', 'CLIPConfig'
 
 # %% ../nbs/00_config.ipynb #a7dc23bc
 import random
-from dataclasses import dataclass, field, asdict, fields, is_dataclass
+from dataclasses import asdict, dataclass, field, fields, is_dataclass, replace
 from functools import lru_cache
 import numpy as np, torch
 from torch.func import functional_call
@@ -73,14 +73,27 @@ class TrainConfig:
     mode: str = 'base'               # resolution mode of the pages (notebook 06)
     seq_len: int = 4096              # longest sample in tokens, image places included
     steps: int = 10_000              # optimizer steps
-    batch: int = 8                   # samples per step
+    batch: int = 8                   # samples per step, over all ranks
+    accumulate: int = 1              # parts in which a rank works through its share of a batch
     optimizer: str = 'adamw'         # 'adamw', or 'muon': Muon on the matrices and AdamW on the rest
     lr: float = 5e-5                 # AdamW's learning rate
     lr_table: float = 5e-5           # AdamW's learning rate for the token embedding and the head
     lr_new: float = 1e-3             # AdamW's learning rate for layers with no public weights (compressor, newline, separator, projector)
     lr_muon: float = 0.02            # Muon's learning rate
     encoder_factor: float = 1.       # SAM's and CLIP's rates are multiplied by this
+    weight_decay: float = .1         # of AdamW alone, on matrices
+    clip: float = 1.                 # longest gradient
     warmup: int = 500                # steps over which the rates rise from 0
+    every: int = 0                   # steps between evaluations and checkpoints; 0: a sixth of all
+    keep: int = 3                    # checkpoints that stay, the newest
+    seed: int = 0                    # of weights, order and every step
+    workers: int = 0                 # processes that prepare batches ahead
+    pack: bool = False               # several samples in a row where they fit (notebook 13)
+    dtype: str = 'auto'              # 'bf16', 'fp32', or 'auto': what the hardware multiplies faster
+    recompute: bool = False          # compute layers twice instead of keeping what they computed
+    compile: bool = False            # let torch.compile fuse each layer
+    shard: str = None                # 'fsdp': split weights, gradients and moments over the ranks
+    track: str = None                # also write metrics to 'tensorboard', 'wandb' or 'trackio'
 
 @dataclass(frozen=True)
 class Config:
@@ -90,7 +103,8 @@ class Config:
     compressor: CompressorConfig = field(default_factory=CompressorConfig)
     clip: CLIPConfig = field(default_factory=CLIPConfig)
     gpt: GPTConfig = field(default_factory=GPTConfig)
-    train: TrainConfig = field(default_factory=TrainConfig)
+    train: TrainConfig = field(default_factory=TrainConfig)   # stage 1
+    train2: TrainConfig = TrainConfig(seq_len=8192, lr=3e-5, lr_table=3e-5, warmup=200)   # stage 2
 
 # %% ../nbs/00_config.ipynb #7ca17732
 def _check(ok, msg):
@@ -108,6 +122,9 @@ def check_config(cfg: Config) -> Config:  # the same config, if its parts fit to
     return cfg
 
 # %% ../nbs/00_config.ipynb #fb5a510b
+_NANO = TrainConfig(mode='micro', seq_len=1024, steps=120, batch=10, optimizer='muon', lr=1e-3, lr_table=1e-2, lr_new=1e-4, lr_muon=.03,
+                    encoder_factor=.1, warmup=5)
+
 PRESETS = dict(
     d20=Config(),
     nano=Config('nano',
@@ -115,7 +132,7 @@ PRESETS = dict(
         compressor=CompressorConfig(neck=96, mid=128, out=256),
         clip=CLIPConfig(dim=256, depth=2, heads=8, mlp=1024, grid=4),
         gpt=GPTConfig(sequence_len=1024, vocab_size=2048, n_layer=3, n_head=4, n_kv_head=4, n_embd=256),
-        train=TrainConfig(mode='micro', seq_len=1024, steps=120, batch=10, optimizer='muon', lr=1e-3, lr_table=1e-2, lr_new=1e-4, lr_muon=.03, encoder_factor=.1, warmup=5)))
+        train=_NANO, train2=replace(_NANO, seq_len=2048)))
 
 def preset(name: str = 'nano',  # one of `PRESETS`
           ) -> Config:          # the preset, checked
@@ -133,7 +150,7 @@ def config_from_dict(d: dict,          # nested dict, as `config_to_dict` made i
     "Build a config; raises `UserError` for a field that does not exist."
     known = {f.name: f for f in fields(cls)}
     for k in d: _check(k in known, f'{cls.__name__} has no field {k!r}; there are: {", ".join(known)}')
-    parts = {f.name: f.default_factory for f in fields(cls) if is_dataclass(f.default_factory)}
+    parts = {f.name: f.type for f in fields(cls) if is_dataclass(f.type)}
     kw = {k: config_from_dict(v, parts[k]) if k in parts else tuple(v) if isinstance(v, list) else v for k, v in d.items()}
     return check_config(cls(**kw)) if cls is Config else cls(**kw)
 

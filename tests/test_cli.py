@@ -1,7 +1,10 @@
 """The command lines as a user runs them: in an empty folder, each in a process of its own."""
+import importlib.util
 import json
+import signal
 import subprocess
 import sys
+import time
 
 import pytest
 from PIL import Image
@@ -66,6 +69,37 @@ def test_stage2_starts_from_stage1(stage1):
     assert not one['deepencoder.projector.layers.weight'].equal(two['deepencoder.projector.layers.weight'])
 
 
+def test_a_stopped_run_goes_on(tmp_path):
+    args = ['--steps', '8', '--batch', '2', '--every', '5', '--track', 'tensorboard']
+    command = [sys.executable, '-m', 'nano_deepseek_ocr.train', *args]
+    if not importlib.util.find_spec('tensorboard'):
+        check_refusal(run(tmp_path, 'nano_deepseek_ocr.train', *args), ['nano_deepseek_ocr[tensorboard]'])
+        command, args = command[:-2], args[:-2]
+    p = subprocess.Popen(command, cwd=tmp_path, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True)
+    metrics = tmp_path/'runs/stage1/metrics.jsonl'
+    while p.poll() is None and not (metrics.is_file() and metrics.read_text()): time.sleep(.01)
+    p.send_signal(signal.SIGTERM)
+    out, err = p.communicate(timeout=300)
+    assert p.returncode == 75, err[-2000:]
+    assert 'stopped by a signal' in out
+    done = len(metrics.read_text().splitlines())
+    assert done < 8 and [d.name for d in metrics.parent.glob('step_*')] == [f'step_{done:06d}']
+    check_refusal(run(tmp_path, 'nano_deepseek_ocr.train', '--preset', 'd20', '--resume'), ['--preset nano', 'd20', '--name'])
+    r = run(tmp_path, 'nano_deepseek_ocr.train', '--resume', '--keep', 1)
+    assert r.returncode == 0, r.stderr[-2000:]
+    assert 'changed since then: --keep 3 -> 1' in r.stdout and f'going on from runs/stage1/step_{done:06d}' in r.stdout
+    assert [json.loads(line)['step'] for line in metrics.read_text().splitlines()] == [1, 2, 3, 4, 5, 6, 7, 8]
+    assert [d.name for d in metrics.parent.glob('step_*')] == ['step_000008']
+    assert '--track' not in args or list(metrics.parent.glob('events.*'))
+
+
+def test_the_plan_needs_nothing(tmp_path):
+    r = run(tmp_path, 'nano_deepseek_ocr.train', '--preset', 'd20', '--stage', 2, '--dry_run')
+    assert r.returncode == 0, r.stderr[-2000:]
+    for words in ('962.5 M', 'sam             88.9 M   rests', 'memory', 'schedule'): assert words in r.stdout, r.stdout
+    assert not list(tmp_path.iterdir())
+
+
 GOOD = {'id': 'a', 'image': 'a.png', 'prompt': '<image>\nFree OCR.', 'answer': 'x'}
 BAD_DATA = {
     'a missing file': ([{**GOOD, 'image': 'b.png'}], ['rows.json', 'row 0', '"image"', 'b.png']),
@@ -89,6 +123,7 @@ def test_bad_data_is_one_line(tmp_path, case):
 @pytest.mark.parametrize('args, words', [
     (['train', '--preset', 'huge'], ['huge', 'nano']), (['train', '--mode', 'poster'], ['poster', 'micro']),
     (['train', '--stage', '7'], ['7', '1']), (['train', '--steps', '0'], ['steps']), (['train', '--optimizer', 'sgd'], ['sgd', 'muon']),
+    (['train', '--shard', 'fsdp'], ['fsdp', 'torchrun']), (['train', '--batch', '3', '--accumulate', '2'], ['--batch 3', 'multiple of 2']),
     (['train', '--stage', '2'], ['runs/stage1', '--stage 1']), (['train', '--data', 'none.json'], ['none.json']),
     (['sample', '--run', 'runs/none'], ['runs/none']), (['sample', 'none.png', '--run', 'runs/none'], ['none'])])
 def test_bad_arguments_are_one_line(tmp_path, args, words):
