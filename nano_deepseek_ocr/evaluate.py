@@ -27,11 +27,13 @@ from .tokenizer import Tokenizer, load_tokenizer
 from .train import find_checkpoint
 
 _all_ = ['edit_distance', 'error_rate', 'fox_metrics', 'teds', 'score_page', 'score_folder']
+_NEEDS = dict(fox='focus_benchmark_test.zip, or its folder', curve=None, predictions=None,
+              omnidocbench='OmniDocBench.json, or the folder that holds it and images/')
 
 # %% ../nbs/18_evaluate.ipynb #f3c11351
 def load_model(name,                  # a run's folder, a saved model's folder, or a repository on the Hub
-               step: int = None):     # of a run; its newest checkpoint if not said; returns the model, on a GPU if there is one
-    "The model to be judged; raises `UserError` if there is none."
+               step: int = None):     # of a run; its newest checkpoint if not said; returns the model
+    "The model to be judged, on a GPU if there is one; raises `UserError` if there is no model."
     folder = Path(name)
     is_run = str(name).startswith('runs/') or folder.is_dir() and not (folder/'model.safetensors').is_file()
     device = f"cuda:{os.environ.get('LOCAL_RANK', 0)}" if torch.cuda.is_available() else 'cpu'
@@ -52,29 +54,28 @@ def read_all(model, tok: Tokenizer,        # who reads
              out: Path,                    # `predictions/NAME.md` and `read_RANK.jsonl` are written there
              prompt: str, mode: str,       # what to ask, how to cut
              how: Decoding = Decoding(),   # how to choose, when to stop
-             batch: int = 8) -> list:      # pages read at once; returns what went wrong, as text
+             batch: int = 8):              # pages read at once
     "Read the pages that have no file yet, each rank its share; rank 0 returns when all are there."
-    (rank, world), troubles, folder = _rank(), [], out/'predictions'
+    (rank, world), folder = _rank(), out/'predictions'
     folder.mkdir(parents=True, exist_ok=True)
     file = lambda name: folder/f'{Path(name).stem}.md'
     todo = [s for s in sources[rank::world] if not file(s[0]).exists()]
-    with open(out/f'read_{rank}.jsonl', 'a') as log, tqdm(total=len(todo), desc='reading', unit='page', disable=None) as bar:
+    bar = tqdm(total=len(todo), desc='reading', unit='page', disable=None)
+    with open(out/f'read_{rank}.jsonl', 'a') as log, bar:
+        def done(name, text, **how_it_went):
+            log.write(json.dumps(dict(name=name) | how_it_went) + '\n')
+            log.flush()
+            _write(file(name), text)
         for part in (todo[i:i + batch] for i in range(0, len(todo), batch)):
             pages = []
             for name, load in part:
                 try: pages.append((name, load()))
-                except UserError as e:
-                    troubles.append(f'{name} cannot be opened and counts as empty: {e}')
-                    _write(file(name), '')
+                except UserError as e: done(name, '', reason='unreadable', error=str(e))
             answers = read_batch(model, [p for _, p in pages], prompt, mode, tok, how) if pages else []
             for (name, page), a in zip(pages, answers):
-                vision = valid_tokens(mode, page.size)
-                log.write(json.dumps(dict(name=name, reason=a.reason, tokens=len(a.tokens), vision=vision)) + '\n')
-                log.flush()
-                _write(file(name), a.text)
+                done(name, a.text, reason=a.reason, tokens=len(a.tokens), vision=valid_tokens(mode, page.size))
             bar.update(len(part))
     while rank == 0 and not all(file(name).exists() for name, _ in sources): time.sleep(.5)     # the others still read
-    return troubles
 
 def read_log(out: Path) -> dict:  # name -> what `read_all` noted of the page
     "How each page was read, by all ranks."
@@ -86,9 +87,10 @@ def same_settings(out: Path, settings: dict):  # folder of results; what decides
     out.mkdir(parents=True, exist_ok=True)
     path, text = out/'settings.json', json.dumps(settings, indent=1)
     old = json.loads(path.read_text()) if path.exists() else settings
-    diff = [f'{k} {old.get(k)!r}, now {settings.get(k)!r}' for k in {**old, **settings} if old.get(k) != settings.get(k)]
-    if diff:
-        raise UserError(f'{out} holds pages read with other settings ({"; ".join(diff)}); give another --out, or remove it')
+    changed = [k for k in {**old, **settings} if old.get(k) != settings.get(k)]
+    if changed:
+        diff = '; '.join(f'{k} {old.get(k)!r}, now {settings.get(k)!r}' for k in changed)
+        raise UserError(f'{out} holds pages read with other settings ({diff}); give another --out, or remove it')
     _write(path, text)
 
 # %% ../nbs/18_evaluate.ipynb #ea322869
@@ -98,7 +100,7 @@ def _fox_files(path):
         files = {str(f.relative_to(path)): f for f in path.rglob('*') if f.is_file()}
         return files, lambda f: f.read_bytes(), load_page
     if not zipfile.is_zipfile(path):
-        raise UserError(f'no folder or zip {str(path)!r}; wanted: focus_benchmark_test.zip of ucaslcl/Fox_benchmark_data')
+        raise UserError(f'no folder or zip {str(path)!r}; wanted: {_NEEDS["fox"]}, of ucaslcl/Fox_benchmark_data')
     z = zipfile.ZipFile(path)
     def load(name):
         try: return load_page(Image.open(io.BytesIO(z.read(name))))
@@ -130,26 +132,28 @@ def read_fox(path, language: str = 'en') -> list:  # the zip, or its folder; 'en
 # %% ../nbs/18_evaluate.ipynb #aa3d1ce9
 FOX_KEYS = ('precision', 'recall', 'f_measure', 'bleu', 'meteor', 'edit_dist')
 
-def score_texts(rows: list,                # dicts: image, label (what is there), answer (what was read, or None), vision (tokens)
+def score_texts(rows: list,                # dicts: image, label (what is there), answer (what was read or None), vision
                 tok: Tokenizer) -> dict:   # counts the text tokens
     "Fox's metrics of each page, their means, and the means that the official script would print."
     pages = []
     for r in tqdm(rows, desc='scoring', unit='page', disable=None):
         pair = r['answer'] or '', r['label']
         pages.append(dict(image=r['image'], tokens=len(tok.encode(r['label'])), vision=r.get('vision'),
-                          official=fox_metrics(*pair, official=True), cer=error_rate(*pair), wer=error_rate(*pair, 'word'))
-                     | fox_metrics(*pair))
+                          official=fox_metrics(*pair, official=True))
+                     | fox_metrics(*pair) | dict(cer=error_rate(*pair), wer=error_rate(*pair, 'word')))
     mean = lambda rows, keys: {k: float(np.mean([r[k] for r in rows])) for k in keys}
-    return dict(n=len(pages), mean=mean(pages, FOX_KEYS + ('cer', 'wer')), official=mean([p['official'] for p in pages], FOX_KEYS),
-                missing=[r['image'] for r in rows if r['answer'] is None], empty=[r['image'] for r in rows if r['answer'] == ''],
-                without_text=[r['image'] for r in rows if not r['label'].strip()],
-                tokenizer=f'a tokenizer of {tok.vocab_size:,} ids', notes=[meteor_note()] * bool(meteor_note()), pages=pages)
+    names = lambda test: [r['image'] for r in rows if test(r)]
+    return dict(n=len(pages), mean=mean(pages, FOX_KEYS + ('cer', 'wer')),
+                official=mean([p['official'] for p in pages], FOX_KEYS), missing=names(lambda r: r['answer'] is None),
+                empty=names(lambda r: r['answer'] == ''), without_text=names(lambda r: not r['label'].strip()),
+                tokenizer=f'a tokenizer of {tok.vocab_size:,} ids', pages=pages,
+                notes=[n for n in [meteor_note()] if n])
 
 # %% ../nbs/18_evaluate.ipynb #3372d0f0
 FOX_PAPER = {(600, 700): (96.5, 10.5, 98.5, 6.7, 7), (700, 800): (93.8, 11.8, 97.3, 7.5, 28),
              (800, 900): (83.8, 13.2, 96.8, 8.5, 28), (900, 1000): (85.9, 15.1, 96.8, 9.7, 14),
              (1000, 1100): (79.3, 16.5, 91.5, 10.6, 11), (1100, 1200): (76.4, 17.7, 89.8, 11.3, 8),
-             (1200, 1300): (59.1, 19.7, 87.1, 12.6, 4)}    # Table 2: precision, compression at 64 and at 100 tokens; pages
+             (1200, 1300): (59.1, 19.7, 87.1, 12.6, 4)}    # Table 2: precision, compression at 64, at 100 tokens; pages
 
 def _row(*cells): return f"| {' | '.join(map(str, cells))} |"
 
@@ -160,9 +164,12 @@ def _bucket(pages, a, b):
     mean = lambda f, form: form.format(np.mean([f(r) for r in rows])) if rows else ''
     vision = rows and all(r['vision'] for r in rows)
     theirs = [f'{paper[0]}% at {paper[1]}×', f'{paper[2]}% at {paper[3]}×', paper[4]] if paper else [''] * 3
-    return [_row(f'{a}-{b}' if paper else f'below {b}' if a == 0 else f'from {a}', len(rows), mean(lambda r: r['tokens'], '{:.0f}'),
-                 mean(lambda r: r['tokens'] / r['vision'], '{:.1f}×') if vision else '', mean(lambda r: 100 * r['precision'], '{:.1f}%'),
-                 mean(lambda r: 100 * r['official']['precision'], '{:.1f}%'), mean(lambda r: r['edit_dist'], '{:.3f}'), *theirs)]
+    name = f'{a}-{b}' if paper else f'below {b}' if a == 0 else f'from {a}'
+    return [_row(name, len(rows), mean(lambda r: r['tokens'], '{:.0f}'),
+                 mean(lambda r: r['tokens'] / r['vision'], '{:.1f}×') if vision else '',
+                 mean(lambda r: 100 * r['precision'], '{:.1f}%'),
+                 mean(lambda r: 100 * r['official']['precision'], '{:.1f}%'),
+                 mean(lambda r: r['edit_dist'], '{:.3f}'), *theirs)]
 
 def fox_report(result: dict, label: str) -> str:  # from `score_texts`; what was read, in words; markdown
     "Means, and precision against compression by length of the text beside the paper's."
@@ -176,14 +183,14 @@ def fox_report(result: dict, label: str) -> str:  # from `score_texts`; what was
         _row('text tokens', 'pages', 'mean tokens', 'compression', 'precision', 'Fox\'s "precision"', 'edit distance',
              'paper, 64 tokens', 'paper, 100 tokens', 'paper, pages'), '|---|' + '--:|' * 9,
         *[row for a, b in edges for row in _bucket(result['pages'], a, b)], '',
-        'Paper: DeepSeek-OCR, Table 2, which does not define its precision. Ours: words read that are there / words read, as sets.',
+        'Paper: DeepSeek-OCR, Table 2; its precision is not defined. Ours: words read and there / words read, as sets.',
         *[line for k in ('missing', 'empty', 'without_text') for line in listed(k.replace('_', ' '), result[k])],
         *[f'- {n}' for n in result['notes']]])
 
 # %% ../nbs/18_evaluate.ipynb #8ca07506
 def curve_page(ratio: float,                    # text tokens wanted for each vision token
                index: int,                      # which page of that length
-               mode: str, tok: Tokenizer) -> dict:  # resolution mode; counts the text tokens; returns image, label, tokens, vision
+               mode: str, tok: Tokenizer) -> dict:  # resolution mode; counter; returns image, label, tokens, vision
     "A drawn page of unseen English, as large as its text needs."
     rng, texts = np.random.default_rng((int(ratio * 1000), index)), english('test')
     want, side, words = ratio * valid_tokens(mode, (1, 1)), get_mode(mode).size, []
@@ -194,7 +201,8 @@ def curve_page(ratio: float,                    # text tokens wanted for each vi
         canvas, _, answer = text_page(np.random.default_rng(state), words, int(side))
         if len(answer.split()) >= len(words) or side > 10_000: break
         side *= 1.1
-    return dict(image=canvas.image, label=answer, tokens=len(tok.encode(answer)), vision=valid_tokens(mode, canvas.image.size))
+    vision = valid_tokens(mode, canvas.image.size)
+    return dict(image=canvas.image, label=answer, tokens=len(tok.encode(answer)), vision=vision)
 
 # %% ../nbs/18_evaluate.ipynb #bb65f0d1
 RATIOS = (1, 2, 4, 6, 8, 10, 12, 15, 20)
@@ -211,17 +219,20 @@ def curve(model, tok: Tokenizer,          # who reads
         pages = [curve_page(ratio, i, mode, tok) for i in range(n)]
         how, answers = Decoding(max_new_tokens=int(1.3 * max(p['tokens'] for p in pages)) + 16), []
         for i in range(0, n, batch):
-            answers += [a.text for a in read_batch(model, [p['image'] for p in pages[i:i + batch]], prompt, mode, tok, how)]
+            images = [p['image'] for p in pages[i:i + batch]]
+            answers += [a.text for a in read_batch(model, images, prompt, mode, tok, how)]
         scores = [fox_metrics(a, p['label']) for a, p in zip(answers, pages)]
-        row = {k: mean(p[k] for p in pages) for k in ('tokens', 'vision')} | {k: mean(s[k] for s in scores) for k in FOX_KEYS}
-        rows.append(row | dict(pages=n, side=mean(p['image'].width for p in pages), compression=row['tokens'] / row['vision']))
+        row = dict(pages=n, side=mean(p['image'].width for p in pages))
+        row |= {k: mean(p[k] for p in pages) for k in ('tokens', 'vision')}
+        row |= {k: mean(s[k] for s in scores) for k in FOX_KEYS}
+        rows.append(row | dict(compression=row['tokens'] / row['vision']))
     return rows
 
 def curve_report(rows: list, tok: Tokenizer, label: str) -> str:  # from `curve`; who counted; what was read; markdown
     "The curve in the form of the paper's Table 2."
     head = 'text tokens', 'pages', 'vision tokens', 'side of the page (px)', 'compression', 'precision', 'edit distance'
-    lines = [_row(f"{r['tokens']:.0f}", r['pages'], f"{r['vision']:.0f}", f"{r['side']:.0f}", f"{r['compression']:.1f}×",
-                  f"{100 * r['precision']:.1f}%", f"{r['edit_dist']:.3f}") for r in rows]
+    lines = [_row(f"{r['tokens']:.0f}", r['pages'], f"{r['vision']:.0f}", f"{r['side']:.0f}",
+                  f"{r['compression']:.1f}×", f"{100 * r['precision']:.1f}%", f"{r['edit_dist']:.3f}") for r in rows]
     return '\n'.join([f'**{label}**. Drawn pages of unseen English. Text tokens are counted by a tokenizer of '
                       f'{tok.vocab_size:,} ids, not the paper\'s.', '', _row(*head), '|' + '--:|' * len(head), *lines])
 
@@ -244,7 +255,7 @@ def plot_curve(curves: dict):  # label -> rows from `curve`; returns a figure
 
 # %% ../nbs/18_evaluate.ipynb #e055b632
 def saved_answers(path, rows: list = None) -> tuple:  # a folder or a result file; rows of image and label, if known
-    "The rows with what others read as `answer` (None if missing), and the names of answers to no row. Raises `UserError`."
+    "The rows with an `answer` (None if missing), and the names of answers that belong to no row. Raises `UserError`."
     path = Path(path)
     if path.is_dir():
         if rows is None: raise UserError(f'{path} is a folder of answers; say also what is there')
@@ -253,7 +264,9 @@ def saved_answers(path, rows: list = None) -> tuple:  # a folder or a result fil
         key = lambda r: Path(r['image']).stem
     else:
         if not path.is_file(): raise UserError(f'no file or folder {str(path)!r} with predictions')
-        try: answers = {a['image']: (str(a['answer']), str(a.get('label', ''))) for a in json.loads(path.read_text(encoding='utf-8'))}
+        try:
+            answers = json.loads(path.read_text(encoding='utf-8'))
+            answers = {a['image']: (str(a['answer']), str(a.get('label', ''))) for a in answers}
         except (ValueError, KeyError, TypeError, AttributeError) as e:
             raise UserError(f'{path}: not a JSON list of {{image, label, answer}} ({type(e).__name__}: {e})') from None
         rows = [dict(image=k, label=l) for k, (_, l) in answers.items()] if rows is None else rows
@@ -273,12 +286,9 @@ def _save(out, name, result, text):
     _write(out/f'{name}.md', text + '\n')
     print(f'{text}\n\nwritten: {out/name}.json, {out/name}.md')
 
-_NEEDS = dict(fox='focus_benchmark_test.zip, or its folder', omnidocbench='OmniDocBench.json, or the folder that holds it and images/',
-              curve=None, predictions=None)
-
 def _check(a):
     "Everything that can be wrong before a model is loaded."
-    if a.what not in _NEEDS: raise UserError(f'no evaluation {a.what!r}; there are: {", ".join(_NEEDS)}')
+    if a.what not in _NEEDS: raise UserError(f'no evaluation {a.what!r}; there are: {", ".join(sorted(_NEEDS))}')
     for k in 'batch', 'pages', 'max_new_tokens', 'vision_tokens':
         if (v := getattr(a, k)) is not None and v < 1: raise UserError(f'--{k} must be at least 1, not {v}')
     if a.what == 'predictions' and not a.predictions:
@@ -291,19 +301,25 @@ def _check(a):
 def _read_with_model(a, model, tok, sources):
     "Let the model read; what `read_all` noted, and remarks for the report."
     how = Decoding(max_new_tokens=a.max_new_tokens or model.cfg.gpt.sequence_len, ngram=40, window=90)
-    keep = {k: getattr(a, k) for k in ('what', 'data', 'language', 'run', 'step', 'mode', 'prompt', 'tokenizer')}
+    keep = {k: getattr(a, k) for k in ('what', 'data', 'language', 'model', 'step', 'mode', 'prompt', 'tokenizer')}
     same_settings(a.out, keep | dict(max_new_tokens=how.max_new_tokens))
-    troubles = read_all(model, tok, sources, a.out, a.prompt, a.mode, how, a.batch)
+    read_all(model, tok, sources, a.out, a.prompt, a.mode, how, a.batch)
     log = read_log(a.out)
-    why = Counter(l['reason'] for l in log.values())
-    words = dict(length=f'answers cut off after {how.max_new_tokens} tokens', repetition='answers ended because they only repeated themselves')
-    return log, [f'{why[k]} {v}' for k, v in words.items() if why[k]] + troubles
+    words = dict(length=f'answers cut off after {how.max_new_tokens} tokens',
+                 repetition='answers ended because they only repeated themselves')
+    why, errors = Counter(l['reason'] for l in log.values()), [l['error'] for l in log.values() if 'error' in l]
+    return log, ([f'{why[k]} {v}' for k, v in words.items() if why[k]]
+                 + [l[2:] for l in listed('pages that cannot be opened, counted as empty', errors)])
 
 # %% ../nbs/18_evaluate.ipynb #2f3cc4ae
-def _run_texts(a, tok, model):
+def _truth(a):
+    "What is there, read and checked before any model is loaded."
+    if a.what == 'omnidocbench': return read_dataset(a.data)[:a.pages]
+    if a.data: return (read_fox(a.data, a.language) if a.what == 'fox' else truth_folder(a.data))[:a.pages]
+
+def _run_texts(a, tok, model, rows):
     "Fox, or pairs of texts."
-    rows = read_fox(a.data, a.language) if a.what == 'fox' and a.data else truth_folder(a.data) if a.data else None
-    rows, notes = rows[:a.pages] if rows else rows, []
+    notes = []
     if model:
         log, notes = _read_with_model(a, model, tok, [(r['image'], r['load']) for r in rows])
         if _rank()[0]: return
@@ -319,8 +335,8 @@ def _run_texts(a, tok, model):
         _write(a.out/'fox_result.json', json.dumps(theirs, indent=1, ensure_ascii=False))
     _save(a.out, a.what, dict(label=a.label, extra=extra) | result, fox_report(result, a.label))
 
-def _run_omnidocbench(a, tok, model):
-    pages, notes = read_dataset(a.data)[:a.pages], []
+def _run_omnidocbench(a, tok, model, pages):
+    notes = []
     if model:
         base = Path(a.data) if Path(a.data).is_dir() else Path(a.data).parent
         names = [Path(p['page_info']['image_path']).name for p in pages]
@@ -334,12 +350,13 @@ def _run_omnidocbench(a, tok, model):
 def run_evaluation(a: SimpleNamespace):  # the arguments of `main`
     "What the command does; raises `UserError`."
     _check(a)
-    tok, a.out = load_tokenizer(a.tokenizer), Path(a.out or f'runs/evaluate_{a.what}')
-    model = None if a.predictions else load_model(a.run, a.step)
+    truth, tok, a.out = _truth(a), load_tokenizer(a.tokenizer), Path(a.out or f'runs/evaluate_{a.what}')
+    model = None if a.predictions else load_model(a.model, a.step)
     a.mode = a.mode or (model.cfg.train.mode if model else None)
-    a.label = f'{a.what}: {a.predictions or a.run}' + f' step {a.step}' * bool(a.step) + f', mode {a.mode}' * bool(a.mode)
-    if a.what == 'omnidocbench': return _run_omnidocbench(a, tok, model)
-    if a.what != 'curve': return _run_texts(a, tok, model)
+    a.label = f'{a.what}: {a.predictions or a.model}'
+    a.label += f' step {a.step}' * bool(a.step) + f', mode {a.mode}' * bool(a.mode)
+    if a.what == 'omnidocbench': return _run_omnidocbench(a, tok, model, truth)
+    if a.what != 'curve': return _run_texts(a, tok, model, truth)
     if _rank()[0]: return
     rows = curve(model, tok, a.mode, n=a.pages or 4, batch=a.batch, prompt=a.prompt)
     _save(a.out, 'curve', dict(label=a.label, rows=rows), curve_report(rows, tok, a.label))
@@ -348,9 +365,9 @@ def run_evaluation(a: SimpleNamespace):  # the arguments of `main`
 # %% ../nbs/18_evaluate.ipynb #7b581bac
 @call_parse
 def main(what: str,                       # fox, omnidocbench, curve or predictions
-         data: Param('what is there: the benchmark as downloaded; for predictions a folder of true texts', str, nargs='?'),
-         predictions: str = None,         # score these and run no model: a folder of markdown files, or Fox's result file
-         run: str = 'runs/stage1',        # the model: a run's folder, a saved model's folder, or a Hub repository
+         data: Param('the benchmark as downloaded; for predictions a folder of true texts', str, nargs='?'),
+         predictions: str = None,         # score these, run no model: a folder of markdown files, or Fox's result file
+         model: str = 'runs/stage1',      # a run's folder, a saved model's folder, or a Hub repository
          step: int = None,                # checkpoint of the run; the newest if not said
          mode: str = None,                # resolution mode; the model's own if not said
          prompt: str = '<image>\nFree OCR.',  # what to ask

@@ -27,7 +27,7 @@ def edit_distance(pred,         # what was read: a string, or a list
 
 # %% ../nbs/17a_metrics.ipynb #723ce4a9
 def error_rate(pred: str, gt: str,            # what was read, what is there
-               unit: str = 'char') -> float:  # 'char' for CER, 'word' for WER; above 1 where more was read than is there
+               unit: str = 'char') -> float:  # 'char' for CER, 'word' for WER; can exceed 1
     "Insertions, deletions and replacements per character or word of the truth; without any truth, their number."
     if unit not in ('char', 'word'): raise UserError(f'no unit {unit!r}; there are: char, word')
     p, g = (pred, gt) if unit == 'char' else (pred.split(), gt.split())
@@ -111,7 +111,7 @@ TEDS_LIMIT = 800
 def teds(pred: str, gt: str,        # HTML with a table
          structure: bool = False,   # compare rows, cells and spans only?
          ) -> tuple:                # 1 where both are equal (hopeless ones can fall below 0), and whether that is exact
-    "Tree-edit-distance similarity; tables of more than `TEDS_LIMIT` nodes are compared as text. Malformed HTML gives 0."
+    "Tree-edit-distance similarity; beyond `TEDS_LIMIT` nodes HTML is compared as text. Malformed HTML gives 0."
     apted, html = libraries('apted', 'lxml.html')
 
     class Costs(apted.Config):

@@ -36,7 +36,7 @@ class Block:
 # %% ../nbs/17b_omnidocbench.ipynb #460e7efe
 _PAIRS = {'$$': '$$', r'\[': r'\]', '$': '$', r'\(': r'\)'}
 
-def formulas(text: str, opens: tuple = tuple(_PAIRS)):  # marks that open a formula, in the order in which they are tried
+def formulas(text: str, opens: tuple = tuple(_PAIRS)):  # opening marks, in the order of trial
     "Yield (start, end, opening mark) of each formula, in one pass whatever is left open."
     opener, at, dead = re.compile('|'.join(map(re.escape, opens))), 0, set()
     while m := opener.search(text, at):
@@ -137,7 +137,7 @@ def _tidy(markdown):
 
 # %% ../nbs/17b_omnidocbench.ipynb #412ade8b
 def extract(markdown: str,                   # what a model wrote for a page
-            official: bool = True) -> dict:  # as in `norm_formula`; returns kind -> list of `Block`s: text, formula, html, latex
+            official: bool = True) -> dict:  # as in `norm_formula`; kind -> `Block`s: text, formula, html, latex
     "Take a page apart: tables, then formulas, then paragraphs at empty lines (at line ends if there are none)."
     found, text = defaultdict(list), _tidy(markdown)
     for kind, marks, closes in _TABLES:
@@ -185,7 +185,7 @@ def _joined(dets, relations):
     return sorted([d for d in dets if d['anno_id'] not in gone] + out, key=lambda d: d.get('order') or 0)
 
 def truth(page: dict,                    # a page of OmniDocBench.json
-          official: bool = True) -> dict:  # as in `norm_formula`; returns kind -> list of `Block`s: text, formula, table
+          official: bool = True) -> dict:  # as in `norm_formula`; kind -> `Block`s: text, formula, table
     "The blocks of a page that are matched, in reading order."
     out = dict(text=[], formula=[], table=[])
     for d in _joined(page['layout_dets'], (page.get('extra') or {}).get('relation', [])):
@@ -203,7 +203,7 @@ def _best(cost):
 
 def _distances(rows, cols): return cdist(rows, cols, scorer=Levenshtein.normalized_distance, dtype=np.float64)
 
-def simple_match(truth: list, pred: list) -> list:  # normalised strings; returns ([indices of the truth], [of the prediction])
+def simple_match(truth: list, pred: list) -> list:  # normalised strings; pairs ([indices of truth], [of prediction])
     "Each block with one predicted block so that the sum of distances is smallest; what is left over is one more pair."
     pairs = dict(_best(_distances(truth, pred))) if truth and pred else {}
     rest = [j for j in range(len(pred)) if j not in pairs.values()]
@@ -271,7 +271,7 @@ def _disjoint(runs):
 
 # %% ../nbs/17b_omnidocbench.ipynb #08286868
 def quick_match(truth: list, pred: list,         # normalised strings
-                official: bool = True) -> list:  # count what is missing twice if nothing else is left over, as v1.0 does?
+                official: bool = True) -> list:  # count twice what nothing is left for, as v1.0 does?
     "As `simple_match`, with neighbouring predictions joined where they fit, and true blocks joined that stand in one."
     if not truth: return [([], [j]) for j in range(len(pred))]
     if not pred or len(truth) == len(pred) == 1: return simple_match(truth, pred)
@@ -323,7 +323,7 @@ def _aside(there, read):
 def score_page(page: dict, markdown: str,       # a page of OmniDocBench.json; what was read on it
                match: str = 'quick',            # 'quick' or 'simple'
                official: bool = True) -> dict:  # as v1.0 scores, or with its habits mended?
-    "Distances `text`, `formula`, `table`, `order`, and `teds`, of what the page has; under `notes` what was simplified."
+    "Distances `text`, `formula`, `table`, `order`, and `teds`, of what the page has; `notes`: what was simplified."
     gt, read, out, notes = truth(page, official), extract(markdown, official), {}, []
 
     def pairs(there, read):
@@ -343,13 +343,12 @@ def score_page(page: dict, markdown: str,       # a page of OmniDocBench.json; w
     if gt['table']:
         there, wrote = gt['table'], read.get('html', [])
         found = simple_match([b.norm for b in there], [b.norm for b in wrote])
-        both = [[norm_table(b[k].norm) if k is not None else '' for b, k in ((there, i[0]), (wrote, j[0] if j else None))]
-                for i, j in found if i]
+        both = [[norm_table(there[i[0]].norm), norm_table(wrote[j[0]].norm) if j else ''] for i, j in found if i]
         out['table'] = _distance([[[Block('html', t, t)] for t in p] for p in both])
         scores = [teds(b, a) if a and b else (0., True) for a, b in both]
         out['teds'] = sum(s for s, _ in scores) / len(scores)
-        if not all(exact for _, exact in scores): notes.append('a table compared as text, because its tree is too large')
-    if read.get('latex'): notes.append('a LaTeX table counted as missing (the official script converts it with latexmlc)')
+        if not all(exact for _, exact in scores): notes.append('a table compared as text: its tree is too large')
+    if read.get('latex'): notes.append('a LaTeX table counted as missing (officially latexmlc converts it)')
     if len(markdown) > MAX_CHARS: notes.append(f'a prediction cut after {MAX_CHARS:,} characters')
     return out | dict(notes=notes)
 
@@ -360,7 +359,7 @@ def read_dataset(path) -> list:  # OmniDocBench.json, or the folder that holds i
     "Read and check the truth; raises `UserError` that names the file and the page."
     path = Path(path)
     if path.is_dir(): path = path/'OmniDocBench.json'
-    if not path.is_file(): raise UserError(f'no file {str(path)!r}; wanted: OmniDocBench.json, or the folder that holds it')
+    if not path.is_file(): raise UserError(f'no file {str(path)!r}; wanted: OmniDocBench.json, or its folder')
     try: pages = json.loads(path.read_text(encoding='utf-8'))
     except (json.JSONDecodeError, UnicodeDecodeError) as e: raise UserError(f'{path} is not JSON: {e}') from None
     if not isinstance(pages, list) or not pages: raise UserError(f'{path} must hold a list of pages and at least one')
@@ -374,7 +373,8 @@ def read_dataset(path) -> list:  # OmniDocBench.json, or the folder that holds i
 def release(pages: list) -> str:  # as `read_dataset` gives them
     "Which release these pages are, as far as their number tells."
     n, known = len(pages), ', '.join(f'{v} has {k:,}' for k, v in RELEASES.items())
-    return f'OmniDocBench {RELEASES[n]} ({n:,} pages)' if n in RELEASES else f'OmniDocBench, release unknown: {n:,} pages ({known})'
+    if n in RELEASES: return f'OmniDocBench {RELEASES[n]} ({n:,} pages)'
+    return f'OmniDocBench, release unknown: {n:,} pages ({known})'
 
 def find_prediction(folder: Path, image: str):  # folder of predictions; name of the page's picture; a path, or None
     "The file with what was read on a page, under any of the names that the official script looks for."
@@ -422,8 +422,10 @@ def score_folder(pages: list,                     # from `read_dataset`
                 scores={k: mean_scores(v) for k, v in groups.items()}, pages=rows)
 
 # %% ../nbs/17b_omnidocbench.ipynb #0f96129b
-PAPER = {'Tiny': '.386 .373 .469 .422 .283 .361 .307 .635 .266 .236', 'Small': '.221 .142 .373 .242 .125 .284 .24 .53 .159 .205',
-         'Base': '.137 .054 .267 .163 .064 .24 .205 .474 .1 .181', 'Large': '.138 .054 .277 .152 .067 .208 .143 .461 .104 .123',
+PAPER = {'Tiny': '.386 .373 .469 .422 .283 .361 .307 .635 .266 .236',
+         'Small': '.221 .142 .373 .242 .125 .284 .24 .53 .159 .205',
+         'Base': '.137 .054 .267 .163 .064 .24 .205 .474 .1 .181',
+         'Large': '.138 .054 .277 .152 .067 .208 .143 .461 .104 .123',
          'Gundam': '.127 .043 .269 .134 .062 .181 .097 .432 .089 .103',
          'Gundam-M': '.123 .049 .242 .147 .056 .157 .087 .377 .08 .085'}       # Table 3, English then Chinese
 PAPER_TYPES = {'book': '.147 .085 .037 .038 .035 .052', 'PPT2PDF': '.116 .111 .08 .108 .085 .09',
@@ -442,11 +444,12 @@ def report(result: dict) -> str:  # from `score_folder`; markdown
     "Distances beside the paper's, and everything that was left out or simplified."
     cols, scores = ('overall', *SCORES), result['scores']
     cell = lambda s, k: f'{s[k]:.3f}' if k in s else '–'
-    how = 'scored as v1.0 does' if result['official'] else 'habits of v1.0 mended, not comparable with published numbers'
+    how = 'scored as v1.0 does' if result['official'] else 'habits of v1.0 mended, not comparable with others'
     rows = [f"**{result['dataset']}**, {result['match']} match, {how}. Distances: lower is better. TEDS: higher.", '',
             _row('pages', 'n', *cols, 'TEDS'), '|---|' + '--:|' * 7]
     for key, label in ('all', 'all'), ('language: english', 'English'), ('language: simplified_chinese', 'Chinese'):
-        if key in scores: rows.append(_row(label, scores[key]['pages'], *(cell(scores[key], k) for k in (*cols, 'teds'))))
+        s = scores.get(key)
+        if s: rows.append(_row(label, s['pages'], *(cell(s, k) for k in (*cols, 'teds'))))
     for lang, half in ('English', slice(5)), ('Chinese', slice(5, 10)):
         rows += [_row(f'{lang}, paper, {m}', '', *v.split()[half], '') for m, v in PAPER.items()]
     rows += ['', _row('document type', 'n', 'text', *(f'paper, {m}' for m in PAPER)), '|---|' + '--:|' * 8]
@@ -454,8 +457,8 @@ def report(result: dict) -> str:  # from `score_folder`; markdown
         kind = key.split(': ')[1]
         theirs = PAPER_TYPES.get(kind, '– ' * 6).split()
         rows.append(_row(kind, scores[key]['pages'], cell(scores[key], 'text'), *theirs))
-    rows += ['', "Paper: DeepSeek-OCR, Tables 3 and 4 (v1.0, 981 pages; its .289 for research reports is probably .0289).",
-             *listed('pages without a prediction, counted as empty (the official script skips them)', result['missing']),
+    rows += ['', "Paper: DeepSeek-OCR, Tables 3 and 4 (v1.0, 981 pages; .289 for research reports is probably .0289).",
+             *listed('pages without a prediction, counted as empty (officially skipped)', result['missing']),
              *listed('files that belong to no page', result['extra']),
              *listed('pages with no text to score', result['without_text']), *[f'- {n}' for n in result['notes']],
              '- formulas by edit distance only: CDM, which draws them with LaTeX, is not computed']
