@@ -198,8 +198,8 @@ def truth(page: dict,                    # a page of OmniDocBench.json
 
 # %% ../nbs/17b_omnidocbench.ipynb #e7f2687b
 def _best(cost):
-    from scipy.optimize import linear_sum_assignment
-    return list(zip(*(v.tolist() for v in linear_sum_assignment(cost))))
+    scipy, = libraries('scipy.optimize')
+    return list(zip(*(v.tolist() for v in scipy.linear_sum_assignment(cost))))
 
 def _distances(rows, cols): return cdist(rows, cols, scorer=Levenshtein.normalized_distance, dtype=np.float64)
 
