@@ -5,7 +5,9 @@
 # %% auto #0
 __all__ = ['PARTS', 'calls', 'sam_scores', 'put_in_grid', 'clip_weights', 'gpt_weights', 'token_boxes', 'on_page', 'in_box',
            'Look', 'look', 'pick_layer', 'pick_head', 'attention_map', 'features', 'pca_rgb', 'similarity',
-           'reading_attention', 'rollout', 'gaze', 'certainty', 'alternatives', 'char_boxes', 'line_gaze']
+           'reading_attention', 'rollout', 'gaze', 'certainty', 'alternatives', 'char_boxes', 'line_gaze', 'view_image',
+           'draw_grid', 'draw_attention', 'draw_similarity', 'draw_parts', 'lay_out', 'draw_reading', 'animation',
+           'read_metrics', 'health', 'draw_health', 'attention_explorer', 'reading_explorer', 'health_explorer']
 
 # %% ../nbs/19_visualize.ipynb #cd4dc0ae
 import codecs, io, json
@@ -132,6 +134,7 @@ class Look:
     model: object        # the model
     page: object         # the page as RGB; None for a text without one
     mode: str            # resolution mode
+    cut: object          # its `Views`, as the encoder got them
     boxes: object        # (positions,4) from `token_boxes`
     where: list          # places of the vision positions among the tokens
     start: int           # place of the first token of the answer
@@ -163,7 +166,7 @@ def look(model,
     tok, mode, p = tok or load_tokenizer(), mode or model.cfg.train.mode, model.gpt.lm_head.weight
     check_vocab(tok, model.cfg.gpt.vocab_size)
     page = page if page is None else load_page(page)
-    args, boxes = [None] * 3, np.zeros((0, 4))
+    args, v, boxes = [None] * 3, None, np.zeros((0, 4))
     if page is not None:
         v, boxes = views(page, mode), token_boxes(page.size, mode)
         args = [v.image[None].to(p.device, p.dtype)] + ([None, None] if v.tiles is None else [v.tiles.to(p.device, p.dtype), [v.grid]])
@@ -177,7 +180,7 @@ def look(model,
     with calls(*layers) as kept: logits = model(torch.tensor([(ids + written)[:-1]], device=p.device), *args)[0, len(ids) - 1:]
     utf8 = codecs.getincrementaldecoder('utf-8')('replace')
     pieces = [_END if i == end else utf8.decode(tok.decode_bytes([i])) for i in written]
-    return Look(model, page, mode, boxes, [i for i, t in enumerate(ids) if t == tok.image_id], len(ids), written, pieces, logits, kept)
+    return Look(model, page, mode, v, boxes, [i for i, t in enumerate(ids) if t == tok.image_id], len(ids), written, pieces, logits, kept)
 
 # %% ../nbs/19_visualize.ipynb #ec5e0a68
 def _call(seen, layer_or_module, view):
@@ -318,3 +321,291 @@ def line_gaze(seen: Look, weights,      # (tokens,positions) attention, as `gaze
             share.append(in_box(w, seen.boxes, box)); chance.append((x1 - x0) * (y1 - y0) / (W * H))
         at += len(piece)
     return np.array(share), np.array(chance)
+
+# %% ../nbs/19_visualize.ipynb #2baff26e
+def _panels(width, height, *boxes):
+    "A figure with axes at given places (left, bottom, width, height, in parts of it); no layout is computed, so it draws quickly."
+    from matplotlib.figure import Figure
+    fig = Figure(figsize=(width, height), dpi=90)
+    return fig, [fig.add_axes(b) for b in boxes]
+
+def _small(im, side=480):
+    im = im.copy(); im.thumbnail((side, side)); return im
+
+def _ink(ax, page, extent):
+    "A page as black ink over whatever is there."
+    dark = 1 - np.asarray(_small(page).convert('L'), dtype=float) / 255
+    rgba = np.zeros((*dark.shape, 4)); rgba[..., 3] = dark * .55
+    ax.imshow(rgba, extent=extent, zorder=2)
+
+def _bar(fig, ax, heat, label):
+    bar = fig.colorbar(heat, cax=ax); bar.set_label(label, fontsize=7); ax.tick_params(labelsize=6)
+
+def _frame(ax, row, col, n, step, color):
+    from matplotlib.patches import Rectangle
+    ax.add_patch(Rectangle((col * step, row * step), n * step, n * step, fill=False, color=color, lw=1.6, zorder=3))
+
+def view_image(seen: Look, view: int = 0):  # 0: the whole page; from 1 on: a tile; returns a PIL image
+    "What the encoder got, as a picture; raises `UserError` for a view that does not exist."
+    from PIL.Image import fromarray
+    if seen.page is None: raise UserError('this sample has no page, so there is nothing to look at')
+    n = 0 if seen.cut.tiles is None else len(seen.cut.tiles)
+    if not 0 <= view <= n: raise UserError(f'no view {view}; there are 0 (the whole page)' + (f' and the tiles 1 to {n}' if n else ', and no tiles in this mode'))
+    x = seen.cut.tiles[view - 1] if view else seen.cut.image
+    return fromarray(((x + 1) * 127.5).round().byte().permute(1, 2, 0).numpy())
+
+def draw_grid(seen: Look, grid,         # a number for each square of a view, (h,w); nan where there is none
+              at: tuple,                # row and column of the square that asks
+              title: str, label: str,   # over the numbers; at the colour bar
+              view: int = 0,            # 0: the whole page; from 1 on: a tile
+              window: int = 0,          # side of the window to outline, in squares
+              cmap: str = 'YlOrRd',     # colours, from the first limit to the second
+              limits: tuple = (None, None)):  # values of the first and last colour; the least and greatest number if not said
+    "A view with the square that asks in red, and beside it the numbers of all squares with the page printed over them."
+    grid, im = np.asarray(grid), view_image(seen, view)
+    fig, (left, right, bar) = _panels(6, 3.05, (.01, .03, .42, .83), (.45, .03, .42, .83), (.89, .08, .018, .70))
+    side, step = im.width, im.width / grid.shape[1]
+    left.imshow(_small(im), extent=(0, side, side, 0))
+    right.set_facecolor('#d9d9d9')                                                 # where there is no number
+    heat = right.imshow(grid, extent=(0, side, side, 0), cmap=cmap, vmin=limits[0], vmax=limits[1])
+    _ink(right, im, (0, side, side, 0)); _bar(fig, bar, heat, label)
+    for ax in left, right:
+        if window: _frame(ax, at[0] // window * window, at[1] // window * window, window, step, '#1f6fd6')
+        _frame(ax, *at, 1, step, '#d6001f'); ax.set_xticks([]); ax.set_yticks([]); ax.set_xlim(0, side); ax.set_ylim(side, 0)
+    left.set_title(('the page' if view == 0 else f'tile {view}') + f', {side} pixels\nred: square ({at[0]}, {at[1]})' + (', blue: its window' if window else ''), fontsize=8)
+    right.set_title(title, fontsize=8)
+    return fig
+
+# %% ../nbs/19_visualize.ipynb #aed4549c
+def draw_attention(seen: Look, part: str, layer: int, at: tuple, view: int = 0, bias: str = 'with',  # as in `attention_map`
+                   head='mean'):        # a number, or 'mean'; returns a figure
+    "Where a square looks, in a layer of SAM or CLIP."
+    m = pick_head(attention_map(seen, part, layer, at, view, bias), head).cpu()
+    window = pick_layer(seen.model, part, layer).window if part == 'sam' else 0
+    title = f'{part.upper()} layer {layer}, ' + (f'windows of {window}' if window else 'global') + f', head {head}\n'
+    if bias == 'only':
+        top = m[~m.isnan()].abs().max().item()
+        return draw_grid(seen, m, at, title + 'what place alone adds to the score', 'score', view, window, 'RdBu_r', (-top, top))
+    title += f'{m.sum():.0%} of it on the page' + (', positions ignored' if bias == 'without' else '')
+    m = torch.where(m > 0, m * (m > 0).sum() / m.sum(), torch.nan)                 # outside of the window there is nothing to see
+    return draw_grid(seen, m, at, title, 'times an even look', view, window, limits=(0, max(2, m[~m.isnan()].max().item())))
+
+def draw_similarity(seen: Look, part: str, at: tuple, view: int = 0):  # as in `similarity`; returns a figure
+    "Which tokens are like one token."
+    return draw_grid(seen, similarity(seen, part, at, view).cpu(), at, f'after {part}:\nlikeness of every token to the red one', 'cosine', view)
+
+def draw_parts(seen: Look, view: int = 0):  # 0: the whole page; from 1 on: a tile; returns a figure
+    "What survives: the page, and the three strongest directions of its vectors after each part as colours."
+    fig, axs = _panels(6, 1.8, *((.005 + .2 * i, .12, .19, .66) for i in range(5)))
+    axs[0].imshow(_small(view_image(seen, view))); axs[0].set_title('page', fontsize=8)
+    for ax, part in zip(axs[1:], PARTS):
+        x = features(seen, part, view); ax.imshow(pca_rgb(x).cpu()); ax.set_title(f'{part}\n{x.shape[0]}×{x.shape[1]}×{x.shape[2]}', fontsize=8)
+    for ax in axs: ax.set_xticks([]); ax.set_yticks([])
+    fig.text(.5, .03, 'red, green, blue: the three strongest directions; like colours are alike to the model', fontsize=7, ha='center')
+    return fig
+
+# %% ../nbs/19_visualize.ipynb #dc08c07d
+_SIGNS = {'\n': '↵', '\t': '→', '\r': '←'}
+_shown = lambda piece: '■' if piece == _END else ''.join(_SIGNS.get(c, c if c.isprintable() else '·') for c in piece)
+
+def lay_out(pieces: list,    # the text of each token
+            cols: int) -> list:  # characters in a line; returns (line, column, sign, number of the token) for each character
+    "Text as signs in lines: broken after each line end and where a line is full."
+    out, row, col = [], 0, 0
+    for t, piece in enumerate(pieces):
+        for sign in _shown(piece):
+            if col == cols: row, col = row + 1, 0
+            out.append((row, col, sign, t)); col += 1
+            if sign == '↵': row, col = row + 1, 0
+    return out
+
+def _draw_text(ax, pieces, p, t, inches):
+    "Text with each character on the colour of its probability, the piece `t` black; lines that do not fit are scrolled away."
+    from matplotlib import colormaps
+    cols = 34; size = inches[0] * 72 / cols / .602                                 # a letter of DejaVu Sans Mono is .602 of its size wide
+    rows, signs = max(1, int(inches[1] * 72 / size / 1.35)), lay_out(pieces, cols)
+    now = next((r for r, _, _, k in signs if k == t), 0)
+    first = max(0, min(now - rows // 2, (signs[-1][0] if signs else 0) + 1 - rows))
+    paint, lines, marked = np.ones((rows, cols, 4)), [[' '] * cols for _ in range(rows)], [[' '] * cols for _ in range(rows)]
+    for r, c, sign, k in signs:
+        if first <= r < first + rows:
+            paint[r - first, c] = (.13, .13, .13, 1) if k == t else colormaps['RdYlGn'](.15 + .55 * p[k])
+            (marked if k == t else lines)[r - first][c] = sign
+    ax.imshow(paint, extent=(0, cols, rows, 0), aspect='auto')
+    for texts, color in (lines, 'black'), (marked, 'white'):
+        for i, line in enumerate(texts): ax.text(0, i + .53, ''.join(line).rstrip(), fontsize=size, family='DejaVu Sans Mono', va='center', color=color)
+    ax.set_xlim(0, cols); ax.set_ylim(rows, 0); ax.axis('off')
+
+def draw_reading(seen: Look, t: int,   # number of the token
+                 layer,                # number of a GPT layer, or 'rollout'
+                 head='mean',          # a number, or 'mean'
+                 weights=None,         # what `gaze` gives for them, if it is at hand
+                 tok=None):            # the model's tokenizer; the package's own if not said; returns a figure
+    "While one token is written: the place on the page, the answer and its certainty, and the most probable tokens."
+    if not 0 <= t < len(seen.pieces): raise UserError(f'no token {t}; the answer has 0 to {len(seen.pieces) - 1}')
+    w = (gaze(seen, layer, head) if weights is None else weights)[t].nan_to_num().cpu().numpy()
+    fig, (page, bar, text, best) = _panels(6.6, 3.3, (.01, .03, .41, .82), (.43, .10, .013, .64), (.52, .36, .47, .54), (.64, .03, .30, .22))
+    if seen.page is not None:
+        size, extent = seen.page.size, (0, *seen.page.size, 0)
+        seen_by = w[~np.isnan(seen.boxes[:, 0])].sum()
+        density = on_page(w, seen.boxes, size)
+        density *= density.size / max(density.sum(), 1e-12)
+        heat = page.imshow(density, extent=extent, cmap='YlOrRd', vmin=0, vmax=max(2, density.max()))
+        _ink(page, seen.page, extent); _bar(fig, bar, heat, 'times an even look')
+        name = 'GPT, all layers rolled out' if layer == 'rollout' else f'GPT layer {layer}, head {head}'
+        page.set_title(f'{name}\n{seen_by:.0%} of it on the page', fontsize=8)
+    else: page.text(.5, .5, 'a text without a page', ha='center', fontsize=8); bar.axis('off')
+    page.set_xticks([]); page.set_yticks([])
+    text.set_title(f'token {t + 1} of {len(seen.pieces)}; green is sure, red is a guess', fontsize=8)
+    _draw_text(text, seen.pieces, certainty(seen)[0].cpu(), t, (6.6 * .47, 3.3 * .54))
+    options = alternatives(seen, t, 4, tok)[::-1]
+    best.barh(range(4), [q for _, q in options], color=['#222222' if s == seen.pieces[t] else '#9aa7b5' for s, _ in options])
+    best.set_yticks(range(4), [_shown(s).replace(' ', '␣') for s, _ in options], fontsize=7, family='DejaVu Sans Mono'); best.tick_params(length=0)
+    for i, (_, q) in enumerate(options): best.text(q + .02, i, f'{q:.1%}', va='center', fontsize=6)
+    best.set_xlim(0, 1.2); best.set_xticks([]); best.set_title('the most probable tokens', fontsize=8)
+    for side in 'top', 'right', 'bottom': best.spines[side].set_visible(False)
+    return fig
+
+def animation(figures,               # an iterable of figures of one size
+              seconds: float = .5) -> bytes:  # how long each stands; returns an animated PNG
+    "A film that plays wherever a PNG is shown."
+    from PIL import Image
+    frames = [Image.open(io.BytesIO(png(f))).convert('RGB') for f in figures]
+    colors = frames[0].quantize(96)
+    first, *rest = [f.quantize(palette=colors, dither=Image.Dither.NONE) for f in frames]
+    out = io.BytesIO(); first.save(out, 'PNG', save_all=True, append_images=rest, duration=int(seconds * 1000), loop=0, optimize=True)
+    return out.getvalue()
+
+# %% ../nbs/19_visualize.ipynb #6531a7ef
+def read_metrics(run) -> list:  # a folder in `runs/`; returns a dict for each step
+    "The lines of a run's `metrics.jsonl`; the last may be half written. Raises `UserError` if there is none."
+    path, out = Path(run, 'metrics.jsonl'), []
+    if not path.is_file(): raise UserError(f'no {path}: {str(run)!r} is not the folder of a run')
+    lines = path.read_text(encoding='utf-8').splitlines()
+    for i, line in enumerate(lines):
+        try: out.append(json.loads(line))
+        except json.JSONDecodeError:
+            if i + 1 < len(lines): raise UserError(f'{path}, line {i + 1}: not JSON') from None
+    if not out: raise UserError(f'{path} has no whole line yet')
+    return out
+
+def health(m: dict) -> str:  # an evaluation's line
+    "What the meters of an evaluation mean, in a sentence."
+    if m.get('cos_projector', 0) > .999: return f"Collapsed: to the encoder all pages are the same (cosine {m['cos_projector']:.4f})."
+    gain = m.get('vision_gain_first', m['vision_gain'])
+    if gain < .05: return f'Blind: a wrong page costs only {gain:.3f} nats, so the text does not come from the page.'
+    return f"Reading: a wrong page costs {gain:.2f} nats on the first tokens" + (f", and pages differ (cosine {m['cos_projector']:.2f})." if 'cos_projector' in m else '.')
+
+def draw_health(run,                   # a folder in `runs/`
+                smooth: float = .8,    # 0: the loss of each step; near 1: its slow mean
+                log: bool = True):     # is the loss on a logarithmic scale? returns a figure
+    "Loss, vision gain, feature cosines and speed of a run."
+    from matplotlib.ticker import NullFormatter
+    steps = read_metrics(run); seen = [m for m in steps if 'val_loss' in m]
+    fig, (loss, gain, cos, speed) = _panels(6.4, 3.9, (.07, .56, .40, .28), (.57, .56, .40, .28), (.07, .09, .40, .28), (.57, .09, .40, .28))
+    x, ema = [m['step'] for m in steps], [steps[0]['loss']]
+    for m in steps[1:]: ema.append(smooth * ema[-1] + (1 - smooth) * m['loss'])
+    loss.plot(x, [m['loss'] for m in steps], color='#9ab8e0', lw=.8, label='each step'); loss.plot(x, ema, color='#1f4e9c', lw=1.4, label='smoothed')
+    if seen: loss.plot([m['step'] for m in seen], [m['val_loss'] for m in seen], 'o', color='#d6001f', ms=3, label='evaluation')
+    for ax, keys in (gain, dict(vision_gain_first='first tokens', vision_gain='all tokens')), (cos, {f'cos_{p}': p for p in PARTS}):
+        for k, label in keys.items():
+            at = [m for m in seen if k in m]
+            if at: ax.plot([m['step'] for m in at], [m[k] for m in at], 'o-', ms=2.5, lw=1.2, label=label)
+    gain.axhspan(min(0, gain.get_ylim()[0]), .05, color='#d6001f', alpha=.12, lw=0); cos.axhspan(.999, 1.02, color='#d6001f', alpha=.25, lw=0)
+    speed.plot(x, [m['samples_per_s'] for m in steps], color='#3a7d44', lw=1); speed.set_ylim(bottom=0)
+    if log: loss.set_yscale('log'); loss.yaxis.set_minor_formatter(NullFormatter()); loss.yaxis.set_major_formatter('{x:g}')
+    for ax, t in (loss, 'loss (nats a token)'), (gain, 'vision gain (nats); red: blind'), (cos, 'cosine between pages; red: collapsed'), (speed, 'samples a second'):
+        ax.set_title(t, fontsize=8); ax.set_xlabel('step', fontsize=7); ax.tick_params(which='both', labelsize=6)
+        if ax.get_legend_handles_labels()[0]: ax.legend(fontsize=6, frameon=False)
+    fig.suptitle(health(seen[-1]) if seen else 'No evaluation yet.', fontsize=9)
+    return fig
+
+# %% ../nbs/19_visualize.ipynb #a54db793
+def attention_explorer(model, page,       # a path or a PIL image
+                       mode: str = None,  # resolution mode; the one the model was trained in if not said
+                       tok=None):         # the model's tokenizer; the package's own if not said; returns a widget
+    "Where the squares of a page look, and what they are like: `draw_attention` and `draw_similarity` with controls."
+    import ipywidgets as W
+    seen, parts = look(model, page, answer='', mode=mode, tok=tok), _parts(model)
+    asks = {'SAM attention': ('sam', 'with'), 'SAM without positions': ('sam', 'without'), 'SAM positions only': ('sam', 'only'),
+            'CLIP attention': ('clip', 'with')} | {f'likeness after {p}': (p, None) for p in PARTS}
+    wide = dict(layout=W.Layout(width='270px'), style=dict(description_width='60px'))
+    what, head = W.Dropdown(options=asks, description='what', **wide), W.Dropdown(options=['mean'], description='head', **wide)
+    n_tiles = 0 if seen.cut.tiles is None else len(seen.cut.tiles)
+    view = W.Dropdown(options={'whole page': 0} | {f'tile {i}': i for i in range(1, n_tiles + 1)}, description='view', **wide)
+    layer, row, col = (W.IntSlider(0, 0, 0, description=d, continuous_update=False, **wide) for d in ('layer', 'row', 'column'))
+    picture, busy = W.Image(format='png', layout=W.Layout(width='720px')), []
+
+    def limits():
+        "Let the controls offer what there is, and keep the square where it was on the page."
+        part, bias = what.value
+        n = len(features(seen, part if bias is None else part, view.value))
+        for slider in row, col:
+            at = (slider.value + .5) / (slider.max + 1)
+            slider.max = max(n - 1, slider.value); slider.value = int(at * n); slider.max = n - 1
+        layers = parts[part] if bias else [None]
+        layer.max, layer.disabled, head.disabled = len(layers) - 1, not bias, not bias
+        heads = dict(sam=model.cfg.sam.heads, clip=model.cfg.clip.heads)[part] if bias else 0
+        if len(head.options) != heads + 1:
+            old, head.options = head.value, ['mean', *range(heads)]
+            head.value = old if old in head.options else 'mean'
+
+    def show(change=None):
+        if busy: return
+        busy.append(1)
+        try:
+            limits(); (part, bias), at = what.value, (row.value, col.value)
+            fig = draw_attention(seen, part, layer.value, at, view.value, bias, head.value) if bias else draw_similarity(seen, part, at, view.value)
+            picture.value = png(fig)
+        finally: busy.clear()
+    for w in what, view, layer, head, row, col: w.observe(show, 'value')
+    show(); row.value = col.value = row.max // 2
+    return W.VBox([W.HBox([what, layer, head]), W.HBox([view, row, col]), picture])
+
+# %% ../nbs/19_visualize.ipynb #a88d6e02
+def _describe(seen, t, p, h):
+    mark = lambda i, s: f'<mark>{escape(_shown(s))}</mark>' if i == t else escape(s if s != _END else '')
+    text = ''.join(mark(i, s) for i, s in enumerate(seen.pieces))
+    return (f'<div style="line-height:1.4">token <b>{escape(repr(seen.pieces[t]))}</b>: probability {p[t]:.3f}, entropy {h[t]:.3f} nats</div>'
+            f'<pre style="white-space:pre-wrap;line-height:1.3;max-height:12em;overflow:auto;margin:4px 0">{text}</pre>')
+
+def reading_explorer(model, page,                          # a path or a PIL image
+                     prompt: str = '<image>\nFree OCR.',   # what to do with it
+                     answer: str = None,                   # what is written; the model's own greedy answer if not said
+                     mode: str = None,                     # resolution mode; the one the model was trained in if not said
+                     layer=None,                           # the layer to begin with; the last if not said
+                     tok=None,                             # the model's tokenizer; the package's own if not said
+                     max_new_tokens: int = 512):           # longest answer in tokens; returns a widget
+    "The answer, token by token: where on the page it is read, how sure the model is, what else it might write."
+    import ipywidgets as W
+    seen = look(model, page, prompt, answer, mode, tok, max_new_tokens)
+    (p, h), last, kept = certainty(seen), len(_parts(model)['gpt']) - 1, {}
+    wide = dict(style=dict(description_width='60px'))
+    token = W.IntSlider(0, 0, len(seen.pieces) - 1, description='token', layout=W.Layout(width='440px'), **wide)
+    play = W.Play(0, 0, len(seen.pieces) - 1, interval=500, show_repeat=False)
+    layers = W.Dropdown(options=[*range(last + 1), 'rollout'], value=last if layer is None else layer, description='layer', layout=W.Layout(width='150px'), **wide)
+    heads = W.Dropdown(options=['mean', *range(model.cfg.gpt.n_head)], description='head', layout=W.Layout(width='150px'), **wide)
+    text, picture = W.HTML(), W.Image(format='png', layout=W.Layout(width='760px'))
+    W.link((play, 'value'), (token, 'value'))
+
+    def show(change=None):
+        key = layers.value, heads.value
+        heads.disabled = layers.value == 'rollout'
+        if key not in kept: kept[key] = gaze(seen, *key)
+        text.value = _describe(seen, token.value, p, h)
+        picture.value = png(draw_reading(seen, token.value, *key, weights=kept[key], tok=tok))
+    for w in token, layers, heads: w.observe(show, 'value')
+    show()
+    return W.VBox([W.HBox([play, token, layers, heads]), text, picture])
+
+# %% ../nbs/19_visualize.ipynb #e5dfb935
+def health_explorer(run):  # a folder in `runs/`; returns a widget
+    "`draw_health` with controls."
+    import ipywidgets as W
+    smooth = W.FloatSlider(.8, min=0, max=.99, step=.01, description='smooth', continuous_update=False)
+    log, again = W.ToggleButton(True, description='log scale'), W.Button(description='read again')
+    picture = W.Image(format='png', layout=W.Layout(width='760px'))
+    show = lambda change=None: setattr(picture, 'value', png(draw_health(run, smooth.value, log.value)))
+    for w in smooth, log: w.observe(show, 'value')
+    again.on_click(show); show()
+    return W.VBox([W.HBox([smooth, log, again]), picture])
