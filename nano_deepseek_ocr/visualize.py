@@ -6,7 +6,7 @@
 __all__ = ['PARTS', 'calls', 'sam_scores', 'put_in_grid', 'clip_weights', 'gpt_weights', 'token_boxes', 'on_page', 'in_box',
            'Look', 'look', 'pick_layer', 'pick_head', 'attention_map', 'features', 'pca_rgb', 'similarity',
            'reading_attention', 'rollout', 'gaze', 'certainty', 'alternatives', 'char_boxes', 'line_gaze', 'view_image',
-           'draw_grid', 'draw_attention', 'draw_similarity', 'draw_parts', 'lay_out', 'draw_reading', 'animation',
+           'draw_grid', 'animation', 'draw_attention', 'draw_similarity', 'draw_parts', 'lay_out', 'draw_reading',
            'read_metrics', 'health', 'draw_health', 'attention_explorer', 'reading_explorer', 'health_explorer']
 
 # %% ../nbs/19_visualize.ipynb #cd4dc0ae
@@ -313,7 +313,7 @@ def line_gaze(seen: Look, weights,      # (tokens,positions) attention, as `gaze
     "For each character that stands on the page: the share of the attention on its line's box, and the share of the page that the box covers."
     where, share, chance, at = char_boxes(seen.text, lines), [], [], 0
     weights = torch.as_tensor(weights).nan_to_num().numpy() * ~np.isnan(seen.boxes[:, 0])
-    (W, H), weights = seen.page.size, weights / weights.sum(-1, keepdims=True)
+    (W, H), weights = seen.page.size, weights / weights.sum(-1, keepdims=True).clip(1e-12)
     for piece, w in zip(seen.pieces, weights):
         for box in where[at:at + len(piece)] if piece != _END else []:
             if box is None: continue
@@ -326,7 +326,7 @@ def line_gaze(seen: Look, weights,      # (tokens,positions) attention, as `gaze
 def _panels(width, height, *boxes):
     "A figure with axes at given places (left, bottom, width, height, in parts of it); no layout is computed, so it draws quickly."
     from matplotlib.figure import Figure
-    fig = Figure(figsize=(width, height), dpi=90)
+    fig = Figure(figsize=(width, height), dpi=100)
     return fig, [fig.add_axes(b) for b in boxes]
 
 def _small(im, side=480):
@@ -375,6 +375,16 @@ def draw_grid(seen: Look, grid,         # a number for each square of a view, (h
     left.set_title(('the page' if view == 0 else f'tile {view}') + f', {side} pixels\nred: square ({at[0]}, {at[1]})' + (', blue: its window' if window else ''), fontsize=8)
     right.set_title(title, fontsize=8)
     return fig
+
+def animation(figures,               # an iterable of figures of one size
+              seconds: float = .7) -> bytes:  # how long each stands; returns a PNG of 96 colours
+    "A film that plays wherever a PNG is shown; of one figure, a small picture."
+    from PIL import Image
+    frames = [Image.open(io.BytesIO(png(f))).convert('RGB') for f in figures]
+    colors = frames[0].quantize(96, Image.Quantize.MAXCOVERAGE)
+    first, *rest = [f.quantize(palette=colors, dither=Image.Dither.NONE) for f in frames]
+    out = io.BytesIO(); first.save(out, 'PNG', save_all=True, append_images=rest, duration=int(seconds * 1000), loop=0, optimize=True)
+    return out.getvalue()
 
 # %% ../nbs/19_visualize.ipynb #aed4549c
 def draw_attention(seen: Look, part: str, layer: int, at: tuple, view: int = 0, bias: str = 'with',  # as in `attention_map`
@@ -444,7 +454,7 @@ def draw_reading(seen: Look, t: int,   # number of the token
     "While one token is written: the place on the page, the answer and its certainty, and the most probable tokens."
     if not 0 <= t < len(seen.pieces): raise UserError(f'no token {t}; the answer has 0 to {len(seen.pieces) - 1}')
     w = (gaze(seen, layer, head) if weights is None else weights)[t].nan_to_num().cpu().numpy()
-    fig, (page, bar, text, best) = _panels(6.6, 3.3, (.01, .03, .41, .82), (.43, .10, .013, .64), (.52, .36, .47, .54), (.64, .03, .30, .22))
+    fig, (page, bar, text, best) = _panels(6.6, 3.3, (.01, .03, .41, .82), (.43, .10, .013, .64), (.525, .36, .47, .54), (.65, .03, .30, .22))
     if seen.page is not None:
         size, extent = seen.page.size, (0, *seen.page.size, 0)
         seen_by = w[~np.isnan(seen.boxes[:, 0])].sum()
@@ -465,16 +475,6 @@ def draw_reading(seen: Look, t: int,   # number of the token
     best.set_xlim(0, 1.2); best.set_xticks([]); best.set_title('the most probable tokens', fontsize=8)
     for side in 'top', 'right', 'bottom': best.spines[side].set_visible(False)
     return fig
-
-def animation(figures,               # an iterable of figures of one size
-              seconds: float = .5) -> bytes:  # how long each stands; returns an animated PNG
-    "A film that plays wherever a PNG is shown."
-    from PIL import Image
-    frames = [Image.open(io.BytesIO(png(f))).convert('RGB') for f in figures]
-    colors = frames[0].quantize(96)
-    first, *rest = [f.quantize(palette=colors, dither=Image.Dither.NONE) for f in frames]
-    out = io.BytesIO(); first.save(out, 'PNG', save_all=True, append_images=rest, duration=int(seconds * 1000), loop=0, optimize=True)
-    return out.getvalue()
 
 # %% ../nbs/19_visualize.ipynb #6531a7ef
 def read_metrics(run) -> list:  # a folder in `runs/`; returns a dict for each step
@@ -534,7 +534,7 @@ def attention_explorer(model, page,       # a path or a PIL image
     n_tiles = 0 if seen.cut.tiles is None else len(seen.cut.tiles)
     view = W.Dropdown(options={'whole page': 0} | {f'tile {i}': i for i in range(1, n_tiles + 1)}, description='view', **wide)
     layer, row, col = (W.IntSlider(0, 0, 0, description=d, continuous_update=False, **wide) for d in ('layer', 'row', 'column'))
-    picture, busy = W.Image(format='png', layout=W.Layout(width='720px')), []
+    picture, busy = W.Image(format='png', layout=W.Layout(align_self='flex-start')), []
 
     def limits():
         "Let the controls offer what there is, and keep the square where it was on the page."
@@ -585,7 +585,7 @@ def reading_explorer(model, page,                          # a path or a PIL ima
     play = W.Play(0, 0, len(seen.pieces) - 1, interval=500, show_repeat=False)
     layers = W.Dropdown(options=[*range(last + 1), 'rollout'], value=last if layer is None else layer, description='layer', layout=W.Layout(width='150px'), **wide)
     heads = W.Dropdown(options=['mean', *range(model.cfg.gpt.n_head)], description='head', layout=W.Layout(width='150px'), **wide)
-    text, picture = W.HTML(), W.Image(format='png', layout=W.Layout(width='760px'))
+    text, picture = W.HTML(), W.Image(format='png', layout=W.Layout(align_self='flex-start'))
     W.link((play, 'value'), (token, 'value'))
 
     def show(change=None):
@@ -604,7 +604,7 @@ def health_explorer(run):  # a folder in `runs/`; returns a widget
     import ipywidgets as W
     smooth = W.FloatSlider(.8, min=0, max=.99, step=.01, description='smooth', continuous_update=False)
     log, again = W.ToggleButton(True, description='log scale'), W.Button(description='read again')
-    picture = W.Image(format='png', layout=W.Layout(width='760px'))
+    picture = W.Image(format='png', layout=W.Layout(align_self='flex-start'))
     show = lambda change=None: setattr(picture, 'value', png(draw_health(run, smooth.value, log.value)))
     for w in smooth, log: w.observe(show, 'value')
     again.on_click(show); show()
