@@ -11,6 +11,9 @@ def run(cwd, *args, timeout=300):
     return subprocess.run([sys.executable, '-m', *map(str, args)], cwd=cwd, capture_output=True, text=True, timeout=timeout)
 
 
+needs_stage1 = pytest.mark.xdist_group('stage1')   # one worker trains it, the same one uses it
+
+
 @pytest.fixture(scope='session')
 def stage1(tmp_path_factory):
     "A folder in which `train --stage 1` has run with nothing else said."
@@ -18,6 +21,7 @@ def stage1(tmp_path_factory):
     return cwd, run(cwd, 'nano_deepseek_ocr.train', '--stage', 1)
 
 
+@needs_stage1
 def test_stage1_learns_the_ten_pages(stage1):
     cwd, r = stage1
     assert r.returncode == 0, r.stderr[-2000:]
@@ -27,6 +31,7 @@ def test_stage1_learns_the_ten_pages(stage1):
     assert log[-1]['vision_gain_first'] > 1 and log[-1]['cos_projector'] < .99
 
 
+@needs_stage1
 def test_sample_shows_the_same_answers(stage1):
     r = run(stage1[0], 'nano_deepseek_ocr.sample')
     assert r.returncode == 0, r.stderr[-2000:]
@@ -34,6 +39,7 @@ def test_sample_shows_the_same_answers(stage1):
     assert r.stdout.splitlines()[-1] == 'exact 10/10', r.stdout
 
 
+@needs_stage1
 def test_sample_reads_a_picture_and_an_earlier_step(stage1):
     cwd = stage1[0]
     from nano_deepseek_ocr.synth import overfit_pages
@@ -47,6 +53,7 @@ def test_sample_reads_a_picture_and_an_earlier_step(stage1):
     assert r.returncode == 0 and 'EXPECTED' in r.stdout
 
 
+@needs_stage1
 def test_stage2_starts_from_stage1(stage1):
     cwd = stage1[0]
     from safetensors.torch import load_file
