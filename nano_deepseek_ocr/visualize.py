@@ -41,7 +41,7 @@ def calls(*layers):  # modules; yields a dict: for each of them the list of its 
 def sam_scores(block,        # a block of SAM
                x,            # (h,w,c) the grid that it got
                at: tuple):   # row and column of the square that looks
-    "Scores by content and by place, (heads,s,s) each, of the squares in its window, and the window's corner (row, column)."
+    "Scores of the squares in its window by content and by place, (heads,s,s) each, and the window's corner."
     y, (r, c), (top, left) = run_layer(block.norm1, x[None]), at, (0, 0)
     if s := block.window:
         y, (H, W) = window_partition(y, s)
@@ -69,7 +69,8 @@ def put_in_grid(window,          # (heads,s,s) numbers of a window
 def clip_weights(layer,   # a layer of CLIP
                  x):      # (n,d) the tokens that it got, the class token first
     "Who listens to whom: (heads,n,n)."
-    q, k, _ = run_layer(layer.self_attn.qkv_proj, run_layer(layer.layer_norm1, x)).unflatten(-1, (3, layer.self_attn.heads, -1)).permute(1, 2, 0, 3).float()
+    qkv = run_layer(layer.self_attn.qkv_proj, run_layer(layer.layer_norm1, x)).float()
+    q, k, v = qkv.unflatten(-1, (3, layer.self_attn.heads, -1)).permute(1, 2, 0, 3)              # (heads,n,d)
     return (q @ k.mT * q.shape[-1]**-.5).softmax(-1)
 
 @torch.no_grad()
@@ -79,7 +80,8 @@ def gpt_weights(block,           # a block of the GPT
                 first: int = 0):  # only the queries from this place on
     "Who listens to whom: (heads,T-first,T)."
     a, y, T = block.attn, norm(x), len(x)
-    q, k = (norm(rotate(run_layer(f, y).view(T, -1, a.head_dim), cos, sin)).transpose(0, 1).float() for f in (a.c_q, a.c_k))
+    q, k = (run_layer(f, y).view(T, -1, a.head_dim) for f in (a.c_q, a.c_k))
+    q, k = (norm(rotate(t, cos, sin)).transpose(0, 1).float() for t in (q, k))                   # (heads,T,d)
     k = k.repeat_interleave(len(q) // len(k), 0)
     later = torch.ones(T, T, dtype=torch.bool, device=x.device).triu(1)[first:]
     return (q[:, first:] @ k.mT * a.head_dim**-.5).masked_fill(later, -torch.inf).softmax(-1)
@@ -87,8 +89,8 @@ def gpt_weights(block,           # a block of the GPT
 # %% ../nbs/19_visualize.ipynb #298edb3e
 def token_boxes(size: tuple,            # width and height of the page in pixels
                 mode: str,              # a mode's name
-                most: int = 9):         # most tiles; returns (positions,4): left, top, right, bottom, nan for newlines and the separator
-    "What each vision position covers, in pixels of the page; in padding it lies outside of it."
+                most: int = 9):         # most tiles; returns (positions,4)
+    "Left, top, right, bottom of each vision position in pixels of the page; nan for newlines and separator."
     m, (W, H), none = get_mode(mode), size, (np.nan,) * 4
     x0, y0, x1, y1 = box_to_view((0, 0, 999, 999), size, mode)
     w, h = find_grid(size, m.tile, most) if m.tile else (1, 1)
@@ -98,7 +100,9 @@ def token_boxes(size: tuple,            # width and height of the page in pixels
     out = []
     for cols, rows, (l, t, r, b) in grids:
         dx, dy = (r - l) / cols, (b - t) / rows
-        for i in range(rows): out += [(l + j * dx, t + i * dy, l + (j + 1) * dx, t + (i + 1) * dy) for j in range(cols)] + [none]
+        for i in range(rows):
+            y0, y1 = t + i * dy, t + (i + 1) * dy
+            out += [(l + j * dx, y0, l + (j + 1) * dx, y1) for j in range(cols)] + [none]
     return np.array(out + [none])
 
 # %% ../nbs/19_visualize.ipynb #a78f5cb8
@@ -114,10 +118,11 @@ def on_page(weights,            # (positions,) a weight for each vision position
             boxes,              # (positions,4) from `token_boxes`
             size: tuple,        # width and height of the page in pixels
             side: int = 256):   # longer side of the result; returns (h,w)
-    "The weights laid on the page: each number is the weight that falls on that place, their sum what falls on the page."
+    "The weights laid on the page: how much of them falls on each place."
     weights, (l, t, r, b) = _real(weights, boxes)
     w, h = (max(1, round(side * v / max(size))) for v in size)
-    return (_share(t, b, np.linspace(0, size[1], h + 1)) * weights[:, None]).T @ _share(l, r, np.linspace(0, size[0], w + 1))
+    rows, cols = _share(t, b, np.linspace(0, size[1], h + 1)), _share(l, r, np.linspace(0, size[0], w + 1))
+    return (rows * weights[:, None]).T @ cols
 
 def in_box(weights,       # (...,positions)
            boxes,         # (positions,4) from `token_boxes`
@@ -127,7 +132,7 @@ def in_box(weights,       # (...,positions)
     x0, y0, x1, y1 = box
     return weights @ (_share(l, r, np.array([x0, x1])) * _share(t, b, np.array([y0, y1])))[:, 0]
 
-# %% ../nbs/19_visualize.ipynb #dafa12c9
+# %% ../nbs/19_visualize.ipynb #1818f2a5
 @dataclass
 class Look:
     "A page as a model saw it, with what each layer got and what was written."
@@ -148,6 +153,7 @@ class Look:
         "What was written."
         return ''.join(p for p in self.pieces if p != _END)
 
+# %% ../nbs/19_visualize.ipynb #dafa12c9
 _END = '<|assistant_end|>'
 
 def _parts(model):
@@ -169,7 +175,8 @@ def look(model,
     args, v, boxes = [None] * 3, None, np.zeros((0, 4))
     if page is not None:
         v, boxes = views(page, mode), token_boxes(page.size, mode)
-        args = [v.image[None].to(p.device, p.dtype)] + ([None, None] if v.tiles is None else [v.tiles.to(p.device, p.dtype), [v.grid]])
+        args[0] = v.image[None].to(p.device, p.dtype)
+        if v.tiles is not None: args[1:] = v.tiles.to(p.device, p.dtype), [v.grid]
     ids, end = prompt_ids(tok, prompt, [] if page is None else [len(boxes)]), tok.special(_END)
     if answer is None:
         a = generate(model, tok, [ids], *args, Decoding(max_new_tokens=max_new_tokens))[0]
@@ -177,20 +184,25 @@ def look(model,
     else: written = tok.encode(answer) + [end]
     e = model.deepencoder
     layers = [m for part in _parts(model).values() for m in part] + [e.sam_model.net_3, e.vision_model, e.projector]
-    with calls(*layers) as kept: logits = model(torch.tensor([(ids + written)[:-1]], device=p.device), *args)[0, len(ids) - 1:]
+    with calls(*layers) as kept: logits = model(torch.tensor([(ids + written)[:-1]], device=p.device), *args)
     utf8 = codecs.getincrementaldecoder('utf-8')('replace')
     pieces = [_END if i == end else utf8.decode(tok.decode_bytes([i])) for i in written]
-    return Look(model, page, mode, v, boxes, [i for i, t in enumerate(ids) if t == tok.image_id], len(ids), written, pieces, logits, kept)
+    where = [i for i, t in enumerate(ids) if t == tok.image_id]
+    return Look(model, page, mode, v, boxes, where, len(ids), written, pieces, logits[0, len(ids) - 1:], kept)
 
 # %% ../nbs/19_visualize.ipynb #ec5e0a68
-def _call(seen, layer_or_module, view):
-    "A module's input and output for one view: calls hold the whole view first, then all tiles together."
+def _check_view(seen, view):
     if seen.page is None: raise UserError('this sample has no page, so there is nothing to look at')
-    n, found = 0, seen.kept[layer_or_module]
-    for args, out in found:
-        if n <= view < n + len(out): return args[0][view - n], out[view - n]
-        n += len(out)
-    raise UserError(f'no view {view}; there are 0 (the whole page)' + (f' and the tiles 1 to {n - 1}' if n > 1 else ', and no tiles in this mode'))
+    n = 0 if seen.cut.tiles is None else len(seen.cut.tiles)
+    there = f'there are 0 (the whole page) and the tiles 1 to {n}' if n else 'there is 0, and no tiles in this mode'
+    if not 0 <= view <= n: raise UserError(f'no view {view}; {there}')
+
+def _call(seen, module, view):
+    "A module's input and output for one view: calls hold the whole view first, then all tiles together."
+    _check_view(seen, view)
+    for args, out in seen.kept[module]:
+        if view < len(out): return args[0][view], out[view]
+        view -= len(out)
 
 def pick_layer(model, part: str,   # 'sam', 'clip' or 'gpt'
                layer: int):        # number of the layer; returns the module
@@ -207,7 +219,8 @@ def pick_head(maps,          # (heads,...)
     return maps[head]
 
 def _inside(at, h, w):
-    if not (0 <= at[0] < h and 0 <= at[1] < w): raise UserError(f'no square {tuple(at)}; the grid has {h} rows and {w} columns, counted from 0')
+    if not (0 <= at[0] < h and 0 <= at[1] < w):
+        raise UserError(f'no square {tuple(at)}; the grid has {h} rows and {w} columns, counted from 0')
 
 @torch.no_grad()
 def attention_map(seen: Look, part: str,   # 'sam' or 'clip'
@@ -215,7 +228,8 @@ def attention_map(seen: Look, part: str,   # 'sam' or 'clip'
                   view: int = 0,           # 0: the whole page; from 1 on: a tile
                   bias: str = 'with'):     # for SAM: 'with' or 'without' the relative positions, or 'only' their scores
     "Where a square looks: (heads,h,w). What is missing to 1 rests on padding (SAM) or on the class token (CLIP)."
-    if bias not in ('with', 'without', 'only'): raise UserError(f"bias must be 'with', 'without' or 'only', not {bias!r}")
+    if bias not in ('with', 'without', 'only'):
+        raise UserError(f"bias must be 'with', 'without' or 'only', not {bias!r}")
     module = pick_layer(seen.model, part, layer)
     x, out = _call(seen, module, view)
     if part == 'clip':
@@ -249,7 +263,7 @@ def pca_rgb(x):  # (h,w,channels); returns (h,w,3) in 0..1
     wide = f.shape[0] < f.shape[1]
     val, vec = torch.linalg.eigh(f @ f.T if wide else f.T @ f)
     y = vec[:, -3:].flip(1) * val[-3:].flip(0).clamp(min=0).sqrt() if wide else f @ vec[:, -3:].flip(1)
-    y = y * y.gather(0, y.abs().argmax(0, keepdim=True)).sign()                  # the sign is arbitrary: make the largest positive
+    y = y * y.gather(0, y.abs().argmax(0, keepdim=True)).sign()           # signs are arbitrary: the largest is positive
     return (.5 + y / (2 * y[:, 0].abs().max().clamp(min=1e-12))).clamp(0, 1).view(*x.shape[:2], 3)
 
 @torch.no_grad()
@@ -293,15 +307,15 @@ def certainty(seen: Look):  # returns (tokens,) and (tokens,)
 @torch.no_grad()
 def alternatives(seen: Look, t: int,  # number of the token
                  k: int = 5,          # how many
-                 tok=None) -> list:   # the model's tokenizer; the package's own if not said; returns (text, probability) each
-    "The most probable tokens at a place of the answer."
+                 tok=None) -> list:   # the model's tokenizer; the package's own if not said
+    "The most probable tokens at a place of the answer, as (text, probability)."
     tok, best = tok or load_tokenizer(), seen.logits[t].float().softmax(-1).topk(k)
     return [(tok.decode([i]), p) for i, p in zip(best.indices.tolist(), best.values.tolist())]
 
 # %% ../nbs/19_visualize.ipynb #80f65ccc
 def char_boxes(answer: str,          # the text
-               lines: list) -> list:  # (text, box) of each line on the page, in the order of the text; returns a box or None for each character
-    "Where on the page each character of an answer stands."
+               lines: list) -> list:  # (text, box) of each line on the page, in the order of the text
+    "The box on the page in which each character of an answer stands, or None."
     out, at = [None] * len(answer), 0
     for text, box in lines:
         i = answer.find(text, at)
@@ -310,7 +324,7 @@ def char_boxes(answer: str,          # the text
 
 def line_gaze(seen: Look, weights,      # (tokens,positions) attention, as `gaze` gives it
               lines: list) -> tuple:    # (text, box) of each line on the page; returns (characters,), (characters,)
-    "For each character that stands on the page: the share of the attention on its line's box, and the share of the page that the box covers."
+    "For each character that stands on the page: its line's share of the attention, and of the page."
     where, share, chance, at = char_boxes(seen.text, lines), [], [], 0
     weights = torch.as_tensor(weights).nan_to_num().numpy() * ~np.isnan(seen.boxes[:, 0])
     (W, H), weights = seen.page.size, weights / weights.sum(-1, keepdims=True).clip(1e-12)
@@ -324,7 +338,7 @@ def line_gaze(seen: Look, weights,      # (tokens,positions) attention, as `gaze
 
 # %% ../nbs/19_visualize.ipynb #2baff26e
 def _panels(width, height, *boxes):
-    "A figure with axes at given places (left, bottom, width, height, in parts of it); no layout is computed, so it draws quickly."
+    "A figure with axes at given places, in parts of it; no layout is computed, so it draws quickly."
     from matplotlib.figure import Figure
     fig = Figure(figsize=(width, height), dpi=100)
     return fig, [fig.add_axes(b) for b in boxes]
@@ -348,9 +362,7 @@ def _frame(ax, row, col, n, step, color):
 def view_image(seen: Look, view: int = 0):  # 0: the whole page; from 1 on: a tile; returns a PIL image
     "What the encoder got, as a picture; raises `UserError` for a view that does not exist."
     from PIL.Image import fromarray
-    if seen.page is None: raise UserError('this sample has no page, so there is nothing to look at')
-    n = 0 if seen.cut.tiles is None else len(seen.cut.tiles)
-    if not 0 <= view <= n: raise UserError(f'no view {view}; there are 0 (the whole page)' + (f' and the tiles 1 to {n}' if n else ', and no tiles in this mode'))
+    _check_view(seen, view)
     x = seen.cut.tiles[view - 1] if view else seen.cut.image
     return fromarray(((x + 1) * 127.5).round().byte().permute(1, 2, 0).numpy())
 
@@ -360,7 +372,7 @@ def draw_grid(seen: Look, grid,         # a number for each square of a view, (h
               view: int = 0,            # 0: the whole page; from 1 on: a tile
               window: int = 0,          # side of the window to outline, in squares
               cmap: str = 'YlOrRd',     # colours, from the first limit to the second
-              limits: tuple = (None, None)):  # values of the first and last colour; the least and greatest number if not said
+              limits: tuple = (None, None)):  # of the colours; the least and the greatest number if not said
     "A view with the square that asks in red, and beside it the numbers of all squares with the page printed over them."
     grid, im = np.asarray(grid), view_image(seen, view)
     fig, (left, right, bar) = _panels(6, 3.05, (.01, .03, .42, .83), (.45, .03, .42, .83), (.89, .08, .018, .70))
@@ -371,8 +383,10 @@ def draw_grid(seen: Look, grid,         # a number for each square of a view, (h
     _ink(right, im, (0, side, side, 0)); _bar(fig, bar, heat, label)
     for ax in left, right:
         if window: _frame(ax, at[0] // window * window, at[1] // window * window, window, step, '#1f6fd6')
-        _frame(ax, *at, 1, step, '#d6001f'); ax.set_xticks([]); ax.set_yticks([]); ax.set_xlim(0, side); ax.set_ylim(side, 0)
-    left.set_title(('the page' if view == 0 else f'tile {view}') + f', {side} pixels\nred: square ({at[0]}, {at[1]})' + (', blue: its window' if window else ''), fontsize=8)
+        _frame(ax, *at, 1, step, '#d6001f')
+        ax.set(xticks=[], yticks=[], xlim=(0, side), ylim=(side, 0))
+    what, frame = f'tile {view}' if view else 'the page', ', blue: its window' if window else ''
+    left.set_title(f'{what}, {side} pixels\nred: square ({at[0]}, {at[1]}){frame}', fontsize=8)
     right.set_title(title, fontsize=8)
     return fig
 
@@ -383,11 +397,13 @@ def animation(figures,               # an iterable of figures of one size
     frames = [Image.open(io.BytesIO(png(f))).convert('RGB') for f in figures]
     colors = frames[0].quantize(96, Image.Quantize.MAXCOVERAGE)
     first, *rest = [f.quantize(palette=colors, dither=Image.Dither.NONE) for f in frames]
-    out = io.BytesIO(); first.save(out, 'PNG', save_all=True, append_images=rest, duration=int(seconds * 1000), loop=0, optimize=True)
+    out, more = io.BytesIO(), dict(append_images=rest, duration=int(seconds * 1000), loop=0)
+    first.save(out, 'PNG', save_all=True, optimize=True, **more)
     return out.getvalue()
 
 # %% ../nbs/19_visualize.ipynb #aed4549c
-def draw_attention(seen: Look, part: str, layer: int, at: tuple, view: int = 0, bias: str = 'with',  # as in `attention_map`
+def draw_attention(seen: Look, part: str, layer: int, at: tuple,  # these and the next two as in `attention_map`
+                   view: int = 0, bias: str = 'with',
                    head='mean'):        # a number, or 'mean'; returns a figure
     "Where a square looks, in a layer of SAM or CLIP."
     m = pick_head(attention_map(seen, part, layer, at, view, bias), head).cpu()
@@ -395,23 +411,28 @@ def draw_attention(seen: Look, part: str, layer: int, at: tuple, view: int = 0, 
     title = f'{part.upper()} layer {layer}, ' + (f'windows of {window}' if window else 'global') + f', head {head}\n'
     if bias == 'only':
         top = m[~m.isnan()].abs().max().item()
-        return draw_grid(seen, m, at, title + 'what place alone adds to the score', 'score', view, window, 'RdBu_r', (-top, top))
+        title += 'what place alone adds to the score'
+        return draw_grid(seen, m, at, title, 'score', view, window, 'RdBu_r', (-top, top))
     title += f'{m.sum():.0%} of it on the page' + (', positions ignored' if bias == 'without' else '')
-    m = torch.where(m > 0, m * (m > 0).sum() / m.sum(), torch.nan)                 # outside of the window there is nothing to see
-    return draw_grid(seen, m, at, title, 'times an even look', view, window, limits=(0, max(2, m[~m.isnan()].max().item())))
+    m = torch.where(m > 0, m * (m > 0).sum() / m.sum(), torch.nan)                 # nothing outside of the window
+    top = max(2, m[~m.isnan()].max().item())
+    return draw_grid(seen, m, at, title, 'times an even look', view, window, limits=(0, top))
 
 def draw_similarity(seen: Look, part: str, at: tuple, view: int = 0):  # as in `similarity`; returns a figure
     "Which tokens are like one token."
-    return draw_grid(seen, similarity(seen, part, at, view).cpu(), at, f'after {part}:\nlikeness of every token to the red one', 'cosine', view)
+    title = f'after {part}:\nlikeness of every token to the red one'
+    return draw_grid(seen, similarity(seen, part, at, view).cpu(), at, title, 'cosine', view)
 
 def draw_parts(seen: Look, view: int = 0):  # 0: the whole page; from 1 on: a tile; returns a figure
     "What survives: the page, and the three strongest directions of its vectors after each part as colours."
     fig, axs = _panels(6, 1.8, *((.005 + .2 * i, .12, .19, .66) for i in range(5)))
     axs[0].imshow(_small(view_image(seen, view))); axs[0].set_title('page', fontsize=8)
     for ax, part in zip(axs[1:], PARTS):
-        x = features(seen, part, view); ax.imshow(pca_rgb(x).cpu()); ax.set_title(f'{part}\n{x.shape[0]}×{x.shape[1]}×{x.shape[2]}', fontsize=8)
-    for ax in axs: ax.set_xticks([]); ax.set_yticks([])
-    fig.text(.5, .03, 'red, green, blue: the three strongest directions; like colours are alike to the model', fontsize=7, ha='center')
+        x = features(seen, part, view)
+        ax.imshow(pca_rgb(x).cpu()); ax.set_title(f'{part}\n' + '×'.join(map(str, x.shape)), fontsize=8)
+    for ax in axs: ax.set(xticks=[], yticks=[])
+    words = 'red, green, blue: the three strongest directions; like colours are alike to the model'
+    fig.text(.5, .03, words, fontsize=7, ha='center')
     return fig
 
 # %% ../nbs/19_visualize.ipynb #dc08c07d
@@ -419,8 +440,8 @@ _SIGNS = {'\n': '↵', '\t': '→', '\r': '←'}
 _shown = lambda piece: '■' if piece == _END else ''.join(_SIGNS.get(c, c if c.isprintable() else '·') for c in piece)
 
 def lay_out(pieces: list,    # the text of each token
-            cols: int) -> list:  # characters in a line; returns (line, column, sign, number of the token) for each character
-    "Text as signs in lines: broken after each line end and where a line is full."
+            cols: int) -> list:  # characters in a line
+    "Text as (line, column, sign, number of the token), broken after each line end and where a line is full."
     out, row, col = [], 0, 0
     for t, piece in enumerate(pieces):
         for sign in _shown(piece):
@@ -430,21 +451,23 @@ def lay_out(pieces: list,    # the text of each token
     return out
 
 def _draw_text(ax, pieces, p, t, inches):
-    "Text with each character on the colour of its probability, the piece `t` black; lines that do not fit are scrolled away."
+    "Text on the colour of its probability, the piece `t` black; lines that do not fit are scrolled away."
     from matplotlib import colormaps
-    cols = 34; size = inches[0] * 72 / cols / .602                                 # a letter of DejaVu Sans Mono is .602 of its size wide
+    cols, wide = 34, .602                             # a letter of DejaVu Sans Mono is .602 of its size wide
+    size = inches[0] * 72 / cols / wide
     rows, signs = max(1, int(inches[1] * 72 / size / 1.35)), lay_out(pieces, cols)
     now = next((r for r, _, _, k in signs if k == t), 0)
     first = max(0, min(now - rows // 2, (signs[-1][0] if signs else 0) + 1 - rows))
-    paint, lines, marked = np.ones((rows, cols, 4)), [[' '] * cols for _ in range(rows)], [[' '] * cols for _ in range(rows)]
+    paint, (lines, marked) = np.ones((rows, cols, 4)), np.full((2, rows, cols), ' ')
     for r, c, sign, k in signs:
         if first <= r < first + rows:
             paint[r - first, c] = (.13, .13, .13, 1) if k == t else colormaps['RdYlGn'](.15 + .55 * p[k])
-            (marked if k == t else lines)[r - first][c] = sign
+            (marked if k == t else lines)[r - first, c] = sign
     ax.imshow(paint, extent=(0, cols, rows, 0), aspect='auto')
     for texts, color in (lines, 'black'), (marked, 'white'):
-        for i, line in enumerate(texts): ax.text(0, i + .53, ''.join(line).rstrip(), fontsize=size, family='DejaVu Sans Mono', va='center', color=color)
-    ax.set_xlim(0, cols); ax.set_ylim(rows, 0); ax.axis('off')
+        for i, line in enumerate(texts):
+            ax.text(0, i + .53, ''.join(line).rstrip(), size=size, family='DejaVu Sans Mono', va='center', color=color)
+    ax.set(xlim=(0, cols), ylim=(rows, 0)); ax.axis('off')
 
 def draw_reading(seen: Look, t: int,   # number of the token
                  layer,                # number of a GPT layer, or 'rollout'
@@ -454,7 +477,8 @@ def draw_reading(seen: Look, t: int,   # number of the token
     "While one token is written: the place on the page, the answer and its certainty, and the most probable tokens."
     if not 0 <= t < len(seen.pieces): raise UserError(f'no token {t}; the answer has 0 to {len(seen.pieces) - 1}')
     w = (gaze(seen, layer, head) if weights is None else weights)[t].nan_to_num().cpu().numpy()
-    fig, (page, bar, text, best) = _panels(6.6, 3.3, (.01, .03, .41, .82), (.43, .10, .013, .64), (.525, .36, .47, .54), (.65, .03, .30, .22))
+    places = (.01, .03, .41, .82), (.43, .10, .013, .64), (.525, .36, .47, .54), (.65, .03, .30, .22)
+    fig, (page, bar, text, best) = _panels(6.6, 3.3, *places)
     if seen.page is not None:
         size, extent = seen.page.size, (0, *seen.page.size, 0)
         seen_by = w[~np.isnan(seen.boxes[:, 0])].sum()
@@ -469,8 +493,10 @@ def draw_reading(seen: Look, t: int,   # number of the token
     text.set_title(f'token {t + 1} of {len(seen.pieces)}; green is sure, red is a guess', fontsize=8)
     _draw_text(text, seen.pieces, certainty(seen)[0].cpu(), t, (6.6 * .47, 3.3 * .54))
     options = alternatives(seen, t, 4, tok)[::-1]
-    best.barh(range(4), [q for _, q in options], color=['#222222' if s == seen.pieces[t] else '#9aa7b5' for s, _ in options])
-    best.set_yticks(range(4), [_shown(s).replace(' ', '␣') for s, _ in options], fontsize=7, family='DejaVu Sans Mono'); best.tick_params(length=0)
+    colors = ['#222222' if s == seen.pieces[t] else '#9aa7b5' for s, _ in options]
+    best.barh(range(4), [q for _, q in options], color=colors)
+    names = [_shown(s).replace(' ', '␣') for s, _ in options]
+    best.set_yticks(range(4), names, fontsize=7, family='DejaVu Sans Mono'); best.tick_params(length=0)
     for i, (_, q) in enumerate(options): best.text(q + .02, i, f'{q:.1%}', va='center', fontsize=6)
     best.set_xlim(0, 1.2); best.set_xticks([]); best.set_title('the most probable tokens', fontsize=8)
     for side in 'top', 'right', 'bottom': best.spines[side].set_visible(False)
@@ -491,10 +517,10 @@ def read_metrics(run) -> list:  # a folder in `runs/`; returns a dict for each s
 
 def health(m: dict) -> str:  # an evaluation's line
     "What the meters of an evaluation mean, in a sentence."
-    if m.get('cos_projector', 0) > .999: return f"Collapsed: to the encoder all pages are the same (cosine {m['cos_projector']:.4f})."
-    gain = m.get('vision_gain_first', m['vision_gain'])
+    gain, cos = m['vision_gain_first'], m['cos_projector']
+    if cos > .999: return f'Collapsed: to the encoder all pages are the same (cosine {cos:.4f}).'
     if gain < .05: return f'Blind: a wrong page costs only {gain:.3f} nats, so the text does not come from the page.'
-    return f"Reading: a wrong page costs {gain:.2f} nats on the first tokens" + (f", and pages differ (cosine {m['cos_projector']:.2f})." if 'cos_projector' in m else '.')
+    return f'Looking: a wrong page costs {gain:.2f} nats on the first tokens, and pages differ (cosine {cos:.2f}).'
 
 def draw_health(run,                   # a folder in `runs/`
                 smooth: float = .8,    # 0: the loss of each step; near 1: its slow mean
@@ -502,19 +528,26 @@ def draw_health(run,                   # a folder in `runs/`
     "Loss, vision gain, feature cosines and speed of a run."
     from matplotlib.ticker import NullFormatter
     steps = read_metrics(run); seen = [m for m in steps if 'val_loss' in m]
-    fig, (loss, gain, cos, speed) = _panels(6.4, 3.9, (.07, .56, .40, .28), (.57, .56, .40, .28), (.07, .09, .40, .28), (.57, .09, .40, .28))
+    places = [(x, y, .40, .28) for y in (.56, .09) for x in (.07, .57)]
+    fig, (loss, gain, cos, speed) = _panels(6.4, 3.9, *places)
     x, ema = [m['step'] for m in steps], [steps[0]['loss']]
     for m in steps[1:]: ema.append(smooth * ema[-1] + (1 - smooth) * m['loss'])
-    loss.plot(x, [m['loss'] for m in steps], color='#9ab8e0', lw=.8, label='each step'); loss.plot(x, ema, color='#1f4e9c', lw=1.4, label='smoothed')
-    if seen: loss.plot([m['step'] for m in seen], [m['val_loss'] for m in seen], 'o', color='#d6001f', ms=3, label='evaluation')
-    for ax, keys in (gain, dict(vision_gain_first='first tokens', vision_gain='all tokens')), (cos, {f'cos_{p}': p for p in PARTS}):
-        for k, label in keys.items():
-            at = [m for m in seen if k in m]
-            if at: ax.plot([m['step'] for m in at], [m[k] for m in at], 'o-', ms=2.5, lw=1.2, label=label)
-    gain.axhspan(min(0, gain.get_ylim()[0]), .05, color='#d6001f', alpha=.12, lw=0); cos.axhspan(.999, 1.02, color='#d6001f', alpha=.25, lw=0)
+    loss.plot(x, [m['loss'] for m in steps], color='#9ab8e0', lw=.8, label='each step')
+    loss.plot(x, ema, color='#1f4e9c', lw=1.4, label='smoothed')
+    at = [m['step'] for m in seen]
+    loss.plot(at, [m['val_loss'] for m in seen], 'o', color='#d6001f', ms=3, label='evaluation')
+    gains = dict(vision_gain_first='first tokens', vision_gain='all tokens')
+    for ax, keys in (gain, gains), (cos, {f'cos_{p}': p for p in PARTS}):
+        for k, label in keys.items(): ax.plot(at, [m[k] for m in seen], 'o-', ms=2.5, lw=1.2, label=label)
+    gain.axhspan(min(0, gain.get_ylim()[0]), .05, color='#d6001f', alpha=.12, lw=0)
+    cos.axhspan(.999, 1.02, color='#d6001f', alpha=.25, lw=0)
     speed.plot(x, [m['samples_per_s'] for m in steps], color='#3a7d44', lw=1); speed.set_ylim(bottom=0)
-    if log: loss.set_yscale('log'); loss.yaxis.set_minor_formatter(NullFormatter()); loss.yaxis.set_major_formatter('{x:g}')
-    for ax, t in (loss, 'loss (nats a token)'), (gain, 'vision gain (nats); red: blind'), (cos, 'cosine between pages; red: collapsed'), (speed, 'samples a second'):
+    if log:
+        loss.set_yscale('log')
+        loss.yaxis.set_minor_formatter(NullFormatter()); loss.yaxis.set_major_formatter('{x:g}')
+    titles = {loss: 'loss (nats a token)', gain: 'vision gain (nats); red: blind',
+              cos: 'cosine between pages; red: collapsed', speed: 'samples a second'}
+    for ax, t in titles.items():
         ax.set_title(t, fontsize=8); ax.set_xlabel('step', fontsize=7); ax.tick_params(which='both', labelsize=6)
         if ax.get_legend_handles_labels()[0]: ax.legend(fontsize=6, frameon=False)
     fig.suptitle(health(seen[-1]) if seen else 'No evaluation yet.', fontsize=9)
@@ -527,22 +560,24 @@ def attention_explorer(model, page,       # a path or a PIL image
     "Where the squares of a page look, and what they are like: `draw_attention` and `draw_similarity` with controls."
     import ipywidgets as W
     seen, parts = look(model, page, answer='', mode=mode, tok=tok), _parts(model)
-    asks = {'SAM attention': ('sam', 'with'), 'SAM without positions': ('sam', 'without'), 'SAM positions only': ('sam', 'only'),
-            'CLIP attention': ('clip', 'with')} | {f'likeness after {p}': (p, None) for p in PARTS}
+    asks = {'SAM attention': ('sam', 'with'), 'SAM without positions': ('sam', 'without'),
+            'SAM positions only': ('sam', 'only'), 'CLIP attention': ('clip', 'with')}
+    asks |= {f'likeness after {p}': (p, None) for p in PARTS}
     wide = dict(layout=W.Layout(width='270px'), style=dict(description_width='60px'))
-    what, head = W.Dropdown(options=asks, description='what', **wide), W.Dropdown(options=['mean'], description='head', **wide)
-    n_tiles = 0 if seen.cut.tiles is None else len(seen.cut.tiles)
-    view = W.Dropdown(options={'whole page': 0} | {f'tile {i}': i for i in range(1, n_tiles + 1)}, description='view', **wide)
-    layer, row, col = (W.IntSlider(0, 0, 0, description=d, continuous_update=False, **wide) for d in ('layer', 'row', 'column'))
+    tiles = {} if seen.cut.tiles is None else {f'tile {i}': i for i in range(1, len(seen.cut.tiles) + 1)}
+    options = dict(what=asks, head=['mean'], view={'whole page': 0} | tiles)
+    what, head, view = (W.Dropdown(options=o, description=d, **wide) for d, o in options.items())
+    slider = lambda d: W.IntSlider(0, 0, 0, description=d, continuous_update=False, **wide)
+    layer, row, col = map(slider, ('layer', 'row', 'column'))
     picture, busy = W.Image(format='png', layout=W.Layout(align_self='flex-start')), []
 
     def limits():
         "Let the controls offer what there is, and keep the square where it was on the page."
         part, bias = what.value
         n = len(features(seen, part if bias is None else part, view.value))
-        for slider in row, col:
-            at = (slider.value + .5) / (slider.max + 1)
-            slider.max = max(n - 1, slider.value); slider.value = int(at * n); slider.max = n - 1
+        for s in row, col:
+            at = int((s.value + .5) / (s.max + 1) * n)
+            s.max = max(n - 1, s.value); s.value = at; s.max = n - 1
         layers = parts[part] if bias else [None]
         layer.max, layer.disabled, head.disabled = len(layers) - 1, not bias, not bias
         heads = dict(sam=model.cfg.sam.heads, clip=model.cfg.clip.heads)[part] if bias else 0
@@ -555,7 +590,8 @@ def attention_explorer(model, page,       # a path or a PIL image
         busy.append(1)
         try:
             limits(); (part, bias), at = what.value, (row.value, col.value)
-            fig = draw_attention(seen, part, layer.value, at, view.value, bias, head.value) if bias else draw_similarity(seen, part, at, view.value)
+            if bias: fig = draw_attention(seen, part, layer.value, at, view.value, bias, head.value)
+            else: fig = draw_similarity(seen, part, at, view.value)
             picture.value = png(fig)
         finally: busy.clear()
     for w in what, view, layer, head, row, col: w.observe(show, 'value')
@@ -566,13 +602,14 @@ def attention_explorer(model, page,       # a path or a PIL image
 def _describe(seen, t, p, h):
     mark = lambda i, s: f'<mark>{escape(_shown(s))}</mark>' if i == t else escape(s if s != _END else '')
     text = ''.join(mark(i, s) for i, s in enumerate(seen.pieces))
-    return (f'<div style="line-height:1.4">token <b>{escape(repr(seen.pieces[t]))}</b>: probability {p[t]:.3f}, entropy {h[t]:.3f} nats</div>'
-            f'<pre style="white-space:pre-wrap;line-height:1.3;max-height:12em;overflow:auto;margin:4px 0">{text}</pre>')
+    look = 'white-space:pre-wrap;line-height:1.3;max-height:12em;overflow:auto;margin:4px 0'
+    numbers = f'probability {p[t]:.3f}, entropy {h[t]:.3f} nats'
+    return f'token <b>{escape(repr(seen.pieces[t]))}</b>: {numbers}<pre style="{look}">{text}</pre>'
 
 def reading_explorer(model, page,                          # a path or a PIL image
                      prompt: str = '<image>\nFree OCR.',   # what to do with it
                      answer: str = None,                   # what is written; the model's own greedy answer if not said
-                     mode: str = None,                     # resolution mode; the one the model was trained in if not said
+                     mode: str = None,                     # resolution mode; the one of its training if not said
                      layer=None,                           # the layer to begin with; the last if not said
                      tok=None,                             # the model's tokenizer; the package's own if not said
                      max_new_tokens: int = 512):           # longest answer in tokens; returns a widget
@@ -580,11 +617,13 @@ def reading_explorer(model, page,                          # a path or a PIL ima
     import ipywidgets as W
     seen = look(model, page, prompt, answer, mode, tok, max_new_tokens)
     (p, h), last, kept = certainty(seen), len(_parts(model)['gpt']) - 1, {}
-    wide = dict(style=dict(description_width='60px'))
-    token = W.IntSlider(0, 0, len(seen.pieces) - 1, description='token', layout=W.Layout(width='440px'), **wide)
+    wide = lambda px: dict(style=dict(description_width='60px'), layout=W.Layout(width=f'{px}px'))
+    token = W.IntSlider(0, 0, len(seen.pieces) - 1, description='token', **wide(440))
     play = W.Play(0, 0, len(seen.pieces) - 1, interval=500, show_repeat=False)
-    layers = W.Dropdown(options=[*range(last + 1), 'rollout'], value=last if layer is None else layer, description='layer', layout=W.Layout(width='150px'), **wide)
-    heads = W.Dropdown(options=['mean', *range(model.cfg.gpt.n_head)], description='head', layout=W.Layout(width='150px'), **wide)
+    layer, options = last if layer is None else layer, [*range(last + 1), 'rollout']
+    if layer not in options: raise UserError(f'gpt has no layer {layer}; there are {options}')
+    layers = W.Dropdown(options=options, value=layer, description='layer', **wide(150))
+    heads = W.Dropdown(options=['mean', *range(model.cfg.gpt.n_head)], description='head', **wide(150))
     text, picture = W.HTML(), W.Image(format='png', layout=W.Layout(align_self='flex-start'))
     W.link((play, 'value'), (token, 'value'))
 
