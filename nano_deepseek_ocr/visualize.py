@@ -42,7 +42,7 @@ def sam_scores(block,        # a block of SAM
                x,            # (h,w,c) the grid that it got
                at: tuple):   # row and column of the square that looks
     "Scores of the squares in its window by content and by place, (heads,s,s) each, and the window's corner."
-    y, (r, c), (top, left) = run_layer(block.norm1, x[None]), at, (0, 0)
+    y, (r, c), (top, left) = run_layer(block.norm1, x[None].to(block.norm1.weight.dtype)), at, (0, 0)
     if s := block.window:
         y, (H, W) = window_partition(y, s)
         y, top, left = y[r // s * (W // s) + c // s][None], r // s * s, c // s * s
@@ -69,7 +69,8 @@ def put_in_grid(window,          # (heads,s,s) numbers of a window
 def clip_weights(layer,   # a layer of CLIP
                  x):      # (n,d) the tokens that it got, the class token first
     "Who listens to whom: (heads,n,n)."
-    qkv = run_layer(layer.self_attn.qkv_proj, run_layer(layer.layer_norm1, x)).float()
+    x = run_layer(layer.layer_norm1, x.to(layer.layer_norm1.weight.dtype))
+    qkv = run_layer(layer.self_attn.qkv_proj, x).float()
     q, k, v = qkv.unflatten(-1, (3, layer.self_attn.heads, -1)).permute(1, 2, 0, 3)              # (heads,n,d)
     return (q @ k.mT * q.shape[-1]**-.5).softmax(-1)
 
@@ -79,7 +80,8 @@ def gpt_weights(block,           # a block of the GPT
                 cos, sin,        # the angles that it got
                 first: int = 0):  # only the queries from this place on
     "Who listens to whom: (heads,T-first,T)."
-    a, y, T = block.attn, norm(x), len(x)
+    a, T = block.attn, len(x)
+    y = norm(x).to(a.c_q.weight.dtype)
     q, k = (run_layer(f, y).view(T, -1, a.head_dim) for f in (a.c_q, a.c_k))
     q, k = (norm(rotate(t, cos, sin)).transpose(0, 1).float() for t in (q, k))                   # (heads,T,d)
     k = k.repeat_interleave(len(q) // len(k), 0)
@@ -326,7 +328,7 @@ def line_gaze(seen: Look, weights,      # (tokens,positions) attention, as `gaze
               lines: list) -> tuple:    # (text, box) of each line on the page; returns (characters,), (characters,)
     "For each character that stands on the page: its line's share of the attention, and of the page."
     where, share, chance, at = char_boxes(seen.text, lines), [], [], 0
-    weights = torch.as_tensor(weights).nan_to_num().numpy() * ~np.isnan(seen.boxes[:, 0])
+    weights = torch.as_tensor(weights).cpu().nan_to_num().numpy() * ~np.isnan(seen.boxes[:, 0])
     (W, H), weights = seen.page.size, weights / weights.sum(-1, keepdims=True).clip(1e-12)
     for piece, w in zip(seen.pieces, weights):
         for box in where[at:at + len(piece)] if piece != _END else []:
