@@ -431,7 +431,7 @@ def draw_parts(seen: Look, view: int = 0):  # 0: the whole page; from 1 on: a ti
     axs[0].imshow(_small(view_image(seen, view))); axs[0].set_title('page', fontsize=8)
     for ax, part in zip(axs[1:], PARTS):
         x = features(seen, part, view)
-        ax.imshow(pca_rgb(x).cpu()); ax.set_title(f'{part}\n' + '×'.join(map(str, x.shape)), fontsize=8)
+        ax.imshow(pca_rgb(x).cpu().numpy()); ax.set_title(f'{part}\n' + '×'.join(map(str, x.shape)), fontsize=8)
     for ax in axs: ax.set(xticks=[], yticks=[])
     words = 'red, green, blue: the three strongest directions; like colours are alike to the model'
     fig.text(.5, .03, words, fontsize=7, ha='center')
@@ -493,7 +493,7 @@ def draw_reading(seen: Look, t: int,   # number of the token
     else: page.text(.5, .5, 'a text without a page', ha='center', fontsize=8); bar.axis('off')
     page.set_xticks([]); page.set_yticks([])
     text.set_title(f'token {t + 1} of {len(seen.pieces)}; green is sure, red is a guess', fontsize=8)
-    _draw_text(text, seen.pieces, certainty(seen)[0].cpu(), t, (6.6 * .47, 3.3 * .54))
+    _draw_text(text, seen.pieces, certainty(seen)[0].cpu().numpy(), t, (6.6 * .47, 3.3 * .54))
     options = alternatives(seen, t, 4, tok)[::-1]
     colors = ['#222222' if s == seen.pieces[t] else '#9aa7b5' for s, _ in options]
     best.barh(range(4), [q for _, q in options], color=colors)
