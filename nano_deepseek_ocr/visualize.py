@@ -5,8 +5,8 @@
 # %% auto #0
 __all__ = ['PARTS', 'calls', 'sam_scores', 'put_in_grid', 'clip_weights', 'gpt_weights', 'token_boxes', 'on_page', 'in_box',
            'Look', 'look', 'pick_layer', 'pick_head', 'attention_map', 'features', 'pca_rgb', 'similarity',
-           'reading_attention', 'rollout', 'gaze', 'certainty', 'alternatives', 'char_boxes', 'line_gaze', 'view_image',
-           'draw_grid', 'animation', 'draw_attention', 'draw_similarity', 'draw_parts', 'lay_out', 'draw_reading',
+           'reading_attention', 'rollout', 'gaze', 'certainty', 'alternatives', 'char_boxes', 'line_gaze', 'animation',
+           'view_image', 'draw_grid', 'draw_attention', 'draw_similarity', 'draw_parts', 'lay_out', 'draw_reading',
            'read_metrics', 'health', 'draw_health', 'attention_explorer', 'reading_explorer', 'health_explorer']
 
 # %% ../nbs/19_visualize.ipynb #cd4dc0ae
@@ -338,7 +338,7 @@ def line_gaze(seen: Look, weights,      # (tokens,positions) attention, as `gaze
         at += len(piece)
     return np.array(share), np.array(chance)
 
-# %% ../nbs/19_visualize.ipynb #2baff26e
+# %% ../nbs/19_visualize.ipynb #cda923a3
 def _panels(width, height, *boxes):
     "A figure with axes at given places, in parts of it; no layout is computed, so it draws quickly."
     from matplotlib.figure import Figure
@@ -361,6 +361,18 @@ def _frame(ax, row, col, n, step, color):
     from matplotlib.patches import Rectangle
     ax.add_patch(Rectangle((col * step, row * step), n * step, n * step, fill=False, color=color, lw=1.6, zorder=3))
 
+def animation(figures,               # an iterable of figures of one size
+              seconds: float = .7) -> bytes:  # how long each stands; returns a PNG of 96 colours
+    "A film that plays wherever a PNG is shown; of one figure, a small picture."
+    from PIL import Image
+    frames = [Image.open(io.BytesIO(png(f))).convert('RGB') for f in figures]
+    colors = frames[0].quantize(96, Image.Quantize.MAXCOVERAGE)
+    first, *rest = [f.quantize(palette=colors, dither=Image.Dither.NONE) for f in frames]
+    out, more = io.BytesIO(), dict(append_images=rest, duration=int(seconds * 1000), loop=0)
+    first.save(out, 'PNG', save_all=True, optimize=True, **more)
+    return out.getvalue()
+
+# %% ../nbs/19_visualize.ipynb #2baff26e
 def view_image(seen: Look, view: int = 0):  # 0: the whole page; from 1 on: a tile; returns a PIL image
     "What the encoder got, as a picture; raises `UserError` for a view that does not exist."
     from PIL.Image import fromarray
@@ -391,17 +403,6 @@ def draw_grid(seen: Look, grid,         # a number for each square of a view, (h
     left.set_title(f'{what}, {side} pixels\nred: square ({at[0]}, {at[1]}){frame}', fontsize=8)
     right.set_title(title, fontsize=8)
     return fig
-
-def animation(figures,               # an iterable of figures of one size
-              seconds: float = .7) -> bytes:  # how long each stands; returns a PNG of 96 colours
-    "A film that plays wherever a PNG is shown; of one figure, a small picture."
-    from PIL import Image
-    frames = [Image.open(io.BytesIO(png(f))).convert('RGB') for f in figures]
-    colors = frames[0].quantize(96, Image.Quantize.MAXCOVERAGE)
-    first, *rest = [f.quantize(palette=colors, dither=Image.Dither.NONE) for f in frames]
-    out, more = io.BytesIO(), dict(append_images=rest, duration=int(seconds * 1000), loop=0)
-    first.save(out, 'PNG', save_all=True, optimize=True, **more)
-    return out.getvalue()
 
 # %% ../nbs/19_visualize.ipynb #aed4549c
 def draw_attention(seen: Look, part: str, layer: int, at: tuple,  # these and the next two as in `attention_map`
