@@ -87,11 +87,7 @@ class TaskMixture:
     "Endless samples of several tasks in exact shares; item p is a pure function of p."
     def __init__(self, tasks,            # tasks, in a list
                  weights=None,           # share of each, in any unit; equal if not given
-                 seed: int = 0,          # decides the order within each epoch
-                 _old_seed=None):        # TODO remove with the old call TaskMixture(task, second, share, seed)
-        if _old_seed is not None:
-            if weights is None: tasks, seed = [tasks], _old_seed
-            else: tasks, weights, seed = [tasks, weights], [1 - seed, seed], _old_seed
+                 seed: int = 0):         # decides the order within each epoch
         if not isinstance(tasks, (list, tuple)) or tasks and isinstance(tasks[0], dict): tasks = [tasks]
         weights = [1] * len(tasks) if weights is None else list(weights)
         if len(weights) != len(tasks) or not tasks:
