@@ -438,7 +438,7 @@ def draw_parts(seen: Look, view: int = 0):  # 0: the whole page; from 1 on: a ti
     fig.text(.5, .03, words, fontsize=7, ha='center')
     return fig
 
-# %% ../nbs/19_visualize.ipynb #dc08c07d
+# %% ../nbs/19_visualize.ipynb #51c5e016
 _SIGNS = {'\n': '↵', '\t': '→', '\r': '←'}
 _shown = lambda piece: '■' if piece == _END else ''.join(_SIGNS.get(c, c if c.isprintable() else '·') for c in piece)
 
@@ -472,6 +472,7 @@ def _draw_text(ax, pieces, p, t, inches):
             ax.text(0, i + .53, ''.join(line).rstrip(), size=size, family='DejaVu Sans Mono', va='center', color=color)
     ax.set(xlim=(0, cols), ylim=(rows, 0)); ax.axis('off')
 
+# %% ../nbs/19_visualize.ipynb #dc08c07d
 def draw_reading(seen: Look, t: int,   # number of the token
                  layer,                # number of a GPT layer, or 'rollout'
                  head='mean',          # a number, or 'mean'
