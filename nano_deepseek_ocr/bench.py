@@ -13,7 +13,7 @@ from pathlib import Path
 import torch
 from fastcore.script import call_parse
 from PIL import Image
-from .config import Config, UserError, preset as get_preset, set_seed
+from .config import Config, UserError, allow_dashes, preset as get_preset, set_seed
 from .dataloader import Batches, loader
 from .deepencoder import DeepEncoder
 from .generate import Decoding, write
@@ -277,6 +277,8 @@ _BENCHES = dict(encoder=lambda cfg, dt, side, dev, n: bench_encoder(cfg, side, d
                 decode=lambda cfg, dt, side, dev, n: bench_decode(cfg, dt, dev, n), pages=lambda cfg, dt, side, dev, n: bench_pages(rounds=n),
                 train=lambda cfg, dt, side, dev, n: [r for s in (1, 2) for r in bench_train(cfg, s, dtype=dt, device=dev, rounds=n)],
                 loader=lambda cfg, dt, side, dev, n: bench_loader(cfg, dev, n))
+
+if __name__ == '__main__': allow_dashes(sys.argv)
 
 @call_parse
 def main(what: str,                # encoder, decode, pages, train, loader, or all: the first three

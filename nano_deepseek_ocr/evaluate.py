@@ -16,7 +16,7 @@ import numpy as np, torch
 from fastcore.script import Param, call_parse
 from PIL import Image
 from tqdm import tqdm
-from .config import UserError
+from .config import UserError, allow_dashes
 from .generate import Decoding, read_batch
 from .image import get_mode, load_page, png, valid_tokens
 from .metrics import edit_distance, error_rate, fox_metrics, libraries, meteor_note, teds
@@ -363,6 +363,8 @@ def run_evaluation(a: SimpleNamespace):  # the arguments of `main`
     (a.out/'curve.png').write_bytes(png(plot_curve({a.label: rows})))
 
 # %% ../nbs/18_evaluate.ipynb #7b581bac
+if __name__ == '__main__': allow_dashes(sys.argv)
+
 @call_parse
 def main(what: str,                       # fox, omnidocbench, curve or predictions
          data: Param('the benchmark as downloaded; for predictions a folder of true texts', str, nargs='?'),

@@ -10,7 +10,7 @@ import json, sys
 from pathlib import Path
 from fastcore.script import Param, call_parse
 from tqdm import tqdm
-from .config import UserError
+from .config import UserError, allow_dashes
 from .generate import Decoding, read_batch
 from .image import PAGE_SPLIT, get_mode, pages
 from .model import NanoDeepseekOCR
@@ -70,6 +70,8 @@ def run_sample(images, run, resume_step, prompt, mode, page_range, max_new_token
     return int(any(isinstance(t, UserError) for t in troubles))
 
 # %% ../nbs/17_sample.ipynb #8e285cfc
+if __name__ == '__main__': allow_dashes(sys.argv)
+
 @call_parse
 def main(images: Param('pictures, PDFs, folders or globs; the pages of the run if none is named', str, nargs='*'),
          run: str = 'runs/stage1',          # folder of the run
