@@ -4,24 +4,27 @@
 
 # %% auto #0
 __all__ = ['Peak', 'measure', 'matmul_peak', 'bandwidth', 'peer_encoder', 'bench_encoder', 'peer_gpt', 'bench_decode',
-           'bench_pages', 'drawn_batch', 'bench_train', 'bench_table', 'plot_bench', 'Table', 'main']
+           'bench_pages', 'bench_loader', 'bench_table', 'plot_bench', 'Table', 'drawn_batch', 'bench_train', 'main']
 
 # %% ../nbs/20_bench.ipynb #2588e982
-import ctypes, json, os, platform, statistics, sys, time
+import ctypes, json, os, platform, statistics, sys, tempfile, time
 from dataclasses import replace
 from pathlib import Path
 import torch
 from fastcore.script import call_parse
 from PIL import Image
 from .config import Config, UserError, preset as get_preset, set_seed
+from .dataloader import Batches, loader
 from .deepencoder import DeepEncoder
 from .generate import Decoding, write
 from .gpt import GPT
-from .image import views
+from .image import get_mode, n_positions, views
 from .model import NanoDeepseekOCR
 from .pretrained import _NANOCHAT, _renamed
+from .synth import page as draw_page
+from .tasks import TaskMixture, get_task
+from .tokenizer import check_vocab, load_tokenizer
 from .train import Step, autocast, encoder_flops, optimizers, set_stage, spread, step_flops
-from .image import get_mode, n_positions
 
 # %% ../nbs/20_bench.ipynb #1c982768
 class Peak:
@@ -160,41 +163,46 @@ def bench_pages(rounds: int = 5) -> list:  # times each is timed; returns rows o
     finally: torch.set_num_threads(threads)
     return [_row('page 3000x4000 to base', k, got[k], pages_per_s=1 / got[k]['seconds'], share=got['Pillow, resize only']['seconds'] / got[k]['seconds'], limit='resize') for k in got]
 
-# %% ../nbs/20_bench.ipynb #7ba1c002
-def drawn_batch(cfg: Config, size: int,       # samples, each with a page
-                answer: int, device) -> dict:  # tokens of each answer; where to put it
-    "A batch of noise in the shape of real pages and answers."
-    mode, tc = get_mode(cfg.train.mode), cfg.train
-    if mode.tile: raise UserError(f'the benchmark has no tiles; take a mode without them instead of {mode.name}')
-    places, ids = n_positions(tc.mode, (100, 100)), torch.randint(0, cfg.gpt.vocab_size - 1, (size, 512 + answer))
-    ids = ids[:, :places + 10 + answer] if places + 10 + answer <= ids.shape[1] else torch.randint(0, cfg.gpt.vocab_size - 1, (size, places + 10 + answer))
-    ids[:, 4:4 + places] = cfg.gpt.vocab_size - 1
-    targets = ids.roll(-1, 1); targets[:, :-answer] = -1; targets[:, -1] = 0
-    batch = dict(input_ids=ids, targets=targets, images=torch.rand(size, 3, mode.size, mode.size) * 2 - 1, tiles=None, grids=None)
-    return {k: v.to(device) if torch.is_tensor(v) else v for k, v in batch.items()}
+# %% ../nbs/20_bench.ipynb #3e9b7a45
+def _seconds_a_batch(batches, workers, n):
+    "Seconds that each of n batches takes when they are asked for as fast as they come."
+    it = iter(loader(batches, workers=workers))
+    for _ in range(2 * workers + 1): next(it)                    # those that were fetched ahead
+    t = time.perf_counter()
+    for _ in range(n): next(it)
+    return (time.perf_counter() - t) / n
 
-def bench_train(cfg: Config,              # sizes, and in `train` batch, mode, optimizer and recompute
-                stage: int = 1,           # 1 or 2
-                answer: int = 64,         # tokens of each answer
-                dtype: str = 'bf16',      # 'fp32' or 'bf16' products over fp32 weights
-                device: str = 'cpu',      # 'cpu' or 'cuda'
-                rounds: int = 3) -> list:  # rows of a table
-    "One training step: time, samples, memory and the share of the matrix peak."
-    batch, peak = cfg.train.batch, max(matmul_peak(t, device) for t in {_DTYPES[dtype], torch.float32})
-    with Peak(device) as memory:
+def bench_loader(cfg: Config,            # sizes; the model that is to be fed
+                 device: str = 'cpu',    # 'cpu' or 'cuda', of the model
+                 rounds: int = 3,        # times each is timed
+                 batch: int = 32,        # samples in a batch
+                 workers: int = 2,       # processes that fetch
+                 n: int = 10) -> list:   # batches each time; returns rows of a table
+    "Samples a second that the loader gives, beside those that a training step of the model takes."
+    tok, out = load_tokenizer(), []
+    check_vocab(tok, cfg.gpt.vocab_size)
+    with tempfile.TemporaryDirectory() as folder:
+        for i in range(64):
+            s = draw_page(0, i)
+            s['image'].save(Path(folder, f'{i}.pdf'), resolution=144)
+            Path(folder, f'{i}.md').write_text(s['answer'])
+        tasks = {'drawn text': get_task('synth:text'), 'PDFs': get_task(folder)}
+        data = {k: Batches(TaskMixture([t]), tok, cfg.train.mode, cfg.train.seq_len, batch) for k, t in tasks.items()}
         set_seed(0)
-        model = NanoDeepseekOCR(cfg); set_stage(model, stage)
-        net, opts = spread(Step(model), cfg.train), optimizers(model, cfg.train)
-        data = drawn_batch(cfg, batch, answer, device)
+        model = NanoDeepseekOCR(cfg).to(device)
+        opt, b = torch.optim.AdamW(model.parameters()), data['drawn text'][0]
+        b = {k: v.to(device) if torch.is_tensor(v) else v for k, v in b.items()}
         def step():
-            with autocast(torch.device(device), dtype): loss = net(data) / (batch * answer)
-            loss.backward()
-            for o in opts: o.step(); o.zero_grad(set_to_none=True)
-            return loss.item()
-        step()
-    got = measure(dict(ours=step), rounds, device)['ours'] | dict(memory_mb=memory.mb)
-    share = step_flops(cfg, data, stage) / got['seconds'] / peak
-    return [_row(f'train {cfg.name} stage {stage}, {batch} x {cfg.train.mode}, {dtype}', 'ours', got, samples_per_s=batch / got['seconds'], share=share, limit='matmul')]
+            model(b['input_ids'], b['images'], b['tiles'], b['grids'], b['targets']).backward()
+            opt.step(); opt.zero_grad()
+        for _ in range(rounds):
+            times = {k: _seconds_a_batch(d, workers, n) for k, d in data.items()}
+            times['training'] = measure(dict(step=step), 2, device)['step']['seconds']
+            out.append(times)
+    seconds = {k: statistics.median(t[k] for t in out) for k in out[0]}
+    what = f'batch of {batch}, {cfg.name}, {cfg.train.mode}'
+    return [dict(what=what, who=k, seconds=s, memory_mb=None, samples_per_s=batch / s,
+                 share=seconds['training'] / s, limit='training') for k, s in seconds.items()]
 
 # %% ../nbs/20_bench.ipynb #bf168d9a
 def bench_table(rows: list) -> str:  # rows of the benchmarks; returns markdown
@@ -228,13 +236,54 @@ class Table(list):
     "Rows of a benchmark; a notebook shows them as a table."
     def _repr_markdown_(self): return bench_table(self)
 
+# %% ../nbs/20_bench.ipynb #7ba1c002
+def drawn_batch(cfg: Config, size: int,        # samples, each with a page
+                answer: int, device) -> dict:  # tokens of each answer; where to put it
+    "A batch of noise in the shape of pages, prompts of ten tokens and answers; raises `UserError` for a mode with tiles."
+    mode, vocab = get_mode(cfg.train.mode), cfg.gpt.vocab_size
+    if mode.tile: raise UserError(f'this benchmark has no tiles; take a mode without them instead of {mode.name}')
+    places = n_positions(mode.name, (100, 100))
+    ids = torch.randint(0, vocab - 1, (size, places + 10 + answer))
+    targets = ids.roll(-1, 1)
+    targets[:, :-answer] = -1
+    ids[:, 4:4 + places] = vocab - 1
+    pages = torch.rand(size, 3, mode.size, mode.size) * 2 - 1
+    batch = dict(input_ids=ids, targets=targets, images=pages, tiles=None, grids=None)
+    return {k: v.to(device) if torch.is_tensor(v) else v for k, v in batch.items()}
+
+def bench_train(cfg: Config,              # sizes, and in `train` batch, mode, optimizer and recompute
+                stage: int = 1,           # 1 or 2
+                answer: int = 64,         # tokens of each answer
+                dtype: str = 'bf16',      # 'fp32' or 'bf16' products over fp32 weights
+                device: str = 'cpu',      # 'cpu' or 'cuda'
+                rounds: int = 3) -> list:  # rows of a table
+    "One training step: time, samples, memory and the share of the matrix peak."
+    batch, peak = cfg.train.batch, max(matmul_peak(t, device) for t in {_DTYPES[dtype], torch.float32})
+    with Peak(device) as memory:
+        set_seed(0)
+        model = NanoDeepseekOCR(cfg)
+        set_stage(model, stage)
+        net = spread(Step(model), cfg.train)
+        opts, data = optimizers(model, cfg.train), drawn_batch(cfg, batch, answer, device)
+        def step():
+            with autocast(torch.device(device), dtype): loss = net(data) / (batch * answer)
+            loss.backward()
+            for o in opts: o.step(); o.zero_grad(set_to_none=True)
+            return loss.item()
+        step()
+    got = measure(dict(ours=step), rounds, device)['ours'] | dict(memory_mb=memory.mb)
+    what = f'train {cfg.name} stage {stage}, {batch} x {cfg.train.mode}, {cfg.train.optimizer}, {dtype}'
+    share = step_flops(cfg, data, stage) / got['seconds'] / peak
+    return [_row(what, 'ours', got, samples_per_s=batch / got['seconds'], share=share, limit='matmul')]
+
 # %% ../nbs/20_bench.ipynb #d7c1cc44
 _BENCHES = dict(encoder=lambda cfg, dt, side, dev, n: bench_encoder(cfg, side, dt, dev, n),
                 decode=lambda cfg, dt, side, dev, n: bench_decode(cfg, dt, dev, n), pages=lambda cfg, dt, side, dev, n: bench_pages(rounds=n),
+                loader=lambda cfg, dt, side, dev, n: bench_loader(cfg, dev, n),
                 train=lambda cfg, dt, side, dev, n: [r for s in (1, 2) for r in bench_train(cfg, s, dtype=dt, device=dev, rounds=n)])
 
 @call_parse
-def main(what: str,                # encoder, decode, pages, train, or all: the first three
+def main(what: str,                # encoder, decode, pages, loader, train, or all but train
          preset: str = 'd20',      # size of the model: d20 or nano
          dtype: str = 'both',      # fp32, bf16 or both
          side: int = 1024,         # side of the page in pixels
@@ -250,7 +299,7 @@ def main(what: str,                # encoder, decode, pages, train, or all: the 
             if value not in known: raise UserError(f'no {name} {value!r}; there are: {", ".join(known)}')
         cfg, rows = replace(cfg, train=replace(cfg.train, batch=batch, recompute=recompute)), []
         for name in [b for b in _BENCHES if b != 'train'] if what == 'all' else [what]:
-            for dt in ['fp32'] if name == 'pages' else _DTYPES if dtype == 'both' else [dtype]: rows += _BENCHES[name](cfg, dt, side, dev, rounds)
+            for dt in ['fp32'] if name in ('pages', 'loader') else _DTYPES if dtype == 'both' else [dtype]: rows += _BENCHES[name](cfg, dt, side, dev, rounds)
     except UserError as e: sys.exit(f'error: {e}')
     print(f'{platform.machine()}, {torch.get_num_threads()} threads, {dev}, torch {torch.__version__}\n\n{bench_table(rows)}')
     if out: Path(out).write_text(json.dumps(rows, indent=1))

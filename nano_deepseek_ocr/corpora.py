@@ -8,7 +8,7 @@ __all__ = ['SOURCES', 'Repo', 'picture', 'cache_folder', 'unpack', 'Parts', 'Zip
 
 # %% ../nbs/11a_corpora.ipynb #1a0c9d05
 import bisect, fnmatch, hashlib, html, io, json, os, re, sys, tarfile, zipfile
-from collections import Counter
+from contextlib import contextmanager
 from dataclasses import dataclass
 from functools import partial
 from itertools import islice
@@ -48,7 +48,8 @@ class Repo:
 
     def find(self, pattern: str) -> list:  # such as 'data/train-*.parquet'; names, sorted
         "The files of that pattern; raises `UserError` if there are none."
-        if self.folder: names = [p.relative_to(self.folder).as_posix() for p in self.folder.glob(pattern) if p.is_file()]
+        if self.folder:
+            names = [p.relative_to(self.folder).as_posix() for p in self.folder.glob(pattern) if p.is_file()]
         else: names = [n for n in self.sizes if fnmatch.fnmatchcase(n, pattern) and n.count('/') == pattern.count('/')]
         if not names:
             where = f'the folder {self.folder}' if self.folder else f'the repository {self.name}'
@@ -65,7 +66,8 @@ class Repo:
             return path
         if name not in self.sizes: raise UserError(f'{self.name} on the Hub has no file {name!r}')
         from huggingface_hub import hf_hub_download, try_to_load_from_cache
-        if self.sizes[name] > 50e6 and not isinstance(try_to_load_from_cache(self.name, name, repo_type='dataset'), str):
+        have = try_to_load_from_cache(self.name, name, repo_type='dataset')
+        if self.sizes[name] > 50e6 and not isinstance(have, str):
             print(f'{self.name} ({self.licence}): fetching {name}, {self.sizes[name] / 1e9:.2f} GB', file=sys.stderr)
         try: return Path(hf_hub_download(self.name, name, repo_type='dataset'))
         except Exception as e: raise UserError(f'{name}: {self.how_to()} ({type(e).__name__})') from None
@@ -81,17 +83,18 @@ def picture(data: bytes, where: str) -> Image.Image:  # a file's bytes; whose th
     except UserError: raise
     except Exception as e: raise UserError(f'{where}: not a readable image ({type(e).__name__})') from None
 
+# %% ../nbs/11a_corpora.ipynb #4b1e7d03
 def cache_folder() -> Path:
     "Where unpacked files are kept: NANO_DEEPSEEK_OCR_CACHE, or ~/.cache/nano_deepseek_ocr."
     return Path(os.environ.get('NANO_DEEPSEEK_OCR_CACHE') or Path.home()/'.cache'/'nano_deepseek_ocr')
 
+@contextmanager
 def _tar(archive):
-    "Yield the files of a tarball from its front: name, file object."
+    "The files of a tarball from its front, as pairs of name and file object."
     try:
         with tarfile.open(archive, 'r|*') as tar:
-            for m in tar:
-                if m.isfile(): yield m.name.removeprefix('./'), tar.extractfile(m)
-    except (tarfile.TarError, EOFError, OSError) as e:
+            yield ((m.name.removeprefix('./'), tar.extractfile(m)) for m in tar if m.isfile())
+    except (tarfile.TarError, EOFError) as e:
         raise UserError(f'{archive}: not a whole tarball ({type(e).__name__})') from None
 
 def unpack(archive: Path, wanted,      # a tarball; names of members
@@ -102,15 +105,19 @@ def unpack(archive: Path, wanted,      # a tarball; names of members
     folder = cache_folder()/f'{archive.name}-{key}'
     files = {m: folder/(hashlib.sha1(m.encode()).hexdigest()[:20] + Path(m).suffix) for m in wanted}
     missing = {m for m, p in files.items() if not p.is_file()}
-    if missing: folder.mkdir(parents=True, exist_ok=True)
-    for member, data in _tar(archive) if missing else ():
-        name = Path(member).name if bare else member
-        if name not in missing: continue
-        part = folder/f'.{os.getpid()}'
-        part.write_bytes(data.read())
-        os.replace(part, files[name])                             # whole or not at all
-        missing.remove(name)
-        if not missing: break
+    if not missing: return files
+    folder.mkdir(parents=True, exist_ok=True)
+    with _tar(archive) as members:
+        for member, data in members:
+            name = Path(member).name if bare else member
+            if name not in missing: continue
+            part = folder/f'.{os.getpid()}'
+            try: part.write_bytes(data.read())
+            except OSError as e:
+                raise UserError(f'{folder}: {e.strerror} (NANO_DEEPSEEK_OCR_CACHE names another place)') from None
+            os.replace(part, files[name])                         # whole or not at all
+            missing.remove(name)
+            if not missing: break
     return {m: p for m, p in files.items() if m not in missing}
 
 # %% ../nbs/11a_corpora.ipynb #1a0c9d0e
@@ -134,6 +141,7 @@ class Parts(io.RawIOBase):
         self.at += len(data)
         return len(data)
 
+# %% ../nbs/11a_corpora.ipynb #4b1e7d05
 class Zip:
     "A zip, or its parts, opened anew in every process."
     def __init__(self, repo: Repo, names: list):  # where it is; its parts, in order
@@ -144,7 +152,8 @@ class Zip:
             sizes = [self.repo.sizes.get(n) or self.repo.get(n).stat().st_size for n in self.names]
             parts = io.BufferedReader(Parts(sizes, lambda k: self.repo.get(self.names[k])), 2**20)
             try: self._open = {os.getpid(): zipfile.ZipFile(parts)}
-            except zipfile.BadZipFile: raise UserError(f'{self.repo.name}: {self.names[0]} and its parts are no whole zip') from None
+            except zipfile.BadZipFile:
+                raise UserError(f'{self.repo.name}: {self.names[0]} and its parts are no whole zip') from None
         return self._open[os.getpid()]
 
     def __getstate__(self): return self.__dict__ | dict(_open={})
@@ -175,7 +184,10 @@ class Task:
         out = ', '.join(f'{n} {why}' for why, n in self.left_out.items() if n)
         return f'{self.name}: {len(self)} samples' + (f' (left out: {out})' if out else '')
 
-def check_sample(id: str, prompt, answer, images=(), more=()) -> dict:  # more: further (prompt, answer) turns; returns a sample
+def check_sample(id: str,                # names it in messages
+                 prompt, answer,         # should be text
+                 images=(),              # bytes of pictures, or PIL images
+                 more=()) -> dict:       # further (prompt, answer) turns; returns a sample
     "A sample whose texts are texts and whose pictures open; raises `UserError` that names it."
     for text in (prompt, answer, *(t for turn in more for t in turn)):
         if not isinstance(text, str): raise UserError(f'{id}: a text is missing ({type(text).__name__})')
@@ -207,6 +219,7 @@ class ParquetRows:
     def __getitem__(self, i): return self.ds[int(i)].to_pylist()[0]
     def column(self, name): return self.ds.data.column(name)      # a pyarrow column, read without the others
 
+# %% ../nbs/11a_corpora.ipynb #4b1e7d07
 def _carve(n, split, limit=None):
     "Every fiftieth of n rows is for testing, where the authors made no such split."
     test = np.arange(n) % 50 == 49
@@ -245,6 +258,7 @@ def _latex(r):
     tex = re.sub(r'^\\begin{align\*?}|\\end{align\*?}$', '', r['latex_formula'].strip()).strip()
     return '<image>\nFree OCR.', rf'\[ {tex} \]', [_bytes(r['image'])]
 
+# %% ../nbs/11a_corpora.ipynb #4b1e7d09
 def _otsl(r):
     cells = [''.join(c['tokens'] or []) for row in r['cells'] for c in row]
     tags = ''.join(r['html'])
@@ -256,12 +270,14 @@ def _otsl(r):
 
 def _cell_text(t): return html.escape(re.sub('</?(b|i|u|sup|sub|strike|overline|underline)>', '', t), quote=False)
 
+# %% ../nbs/11a_corpora.ipynb #4b1e7d0b
 def _smoltalk(r):
     ms = [dict(m) for m in r['messages']]
     if ms[0]['role'] == 'system':
         first = ms.pop(0)
         ms[0]['content'] = f"{first['content']}\n\n{ms[0]['content']}"
-    if [m['role'] for m in ms] != ['user', 'assistant'] * (len(ms) // 2): raise UserError('user and assistant do not take turns')
+    roles = [m['role'] for m in ms]
+    if roles != ['user', 'assistant'] * (len(ms) // 2): raise UserError('user and assistant do not take turns')
     turns = [(a['content'], b['content']) for a, b in zip(ms[::2], ms[1::2])]
     return *turns[0], [], turns[1:]
 
@@ -290,15 +306,49 @@ def _olmocr(name, repo, config, split, limit):
     rows = parquet(repo, f'{config}_{"train" if split == "train" else "eval"}.parquet')
     length = pc.utf8_length(pc.utf8_trim_whitespace(rows.column('natural_text')))
     text, turn = pc.fill_null(length, 0).to_pylist(), rows.column('rotation_correction').to_pylist()
-    good = [i for i, n in enumerate(text) if n and not turn[i]][:limit]
-    seen = good[-1] + 1 if good and limit else len(text)
     path, wanted = rows.column('pdf_relpath').to_pylist(), {}
+    good = [i for i, n in enumerate(text) if n and not turn[i] and ':' in (path[i] or '')][:limit]
+    seen = good[-1] + 1 if good and limit else len(text)
     for i in good: wanted.setdefault(path[i].split(':', 1)[0], []).append(path[i].split(':', 1)[1])
     files = {f'{tar}:{m}': p for tar, ms in wanted.items() for m, p in unpack(repo.get(tar), ms).items()}
     found, blank = [(i, files[path[i]]) for i in good if path[i] in files], text[:seen].count(0)
-    left = {'without text': blank, 'rotated': seen - blank - len(good), 'without a PDF': len(good) - len(found)}
+    rotated = sum(bool(n and t) for n, t in zip(text[:seen], turn))
+    left = {'without text': blank, 'rotated': rotated, 'without a PDF': seen - blank - rotated - len(found)}
     return Task(name, found, partial(_pdf_sample, rows=rows), left)
 
+# %% ../nbs/11a_corpora.ipynb #4b1e7d0d
+def write_olmocr(folder, n: int = 300,     # where; good pages to train on
+                 test: int = 20,           # good pages to test on
+                 kind: str = 'text', seed: int = 0) -> Path:  # of the drawn pages; returns the folder
+    "A miniature of olmOCR-mix-1025 from drawn pages, blank and rotated ones between, for trying without a download."
+    folder = Path(folder)
+    (folder/'pdf_tarballs').mkdir(parents=True, exist_ok=True)
+    for part, count, split in (('00_documents_train', n, 'train'), ('00_documents_eval', test, 'test')):
+        _write_part(folder, part, [page(seed, i, kind, split) for i in range(count)])
+    return folder
+
+def _write_part(folder, part, drawn):
+    import pandas as pd
+    rows = []
+    for half in range(2):
+        name = f'pdf_tarballs/{part}_{half:05d}.tar.gz'
+        with tarfile.open(folder/name, 'w:gz', compresslevel=1) as tar:
+            for i in range(len(drawn) * half // 2, len(drawn) * (half + 1) // 2):
+                for fault in ('', 'blank', 'rotated') if i % 40 == 20 else ('',):
+                    id, pdf = f'{i // 100:04d}/{i:06d}{fault}', io.BytesIO()
+                    im = Image.new('RGB', (200, 280), 'white') if fault == 'blank' else drawn[i]['image']
+                    im.save(pdf, 'PDF', resolution=144)
+                    info = tarfile.TarInfo(f'{id}.pdf')
+                    info.size = pdf.tell()
+                    tar.addfile(info, io.BytesIO(pdf.getvalue()))
+                    rows.append(dict(
+                        id=id, url=None, page_number=float('nan') if fault else 1., pdf_relpath=f'{name}:{id}.pdf',
+                        primary_language='no' if i % 2 else None, is_rotation_valid=fault != 'rotated',
+                        rotation_correction=90 * (fault == 'rotated'), is_table=False, is_diagram=False,
+                        natural_text=None if fault == 'blank' else drawn[i]['answer'], extras=None))
+    pd.DataFrame(rows).set_index('id').to_parquet(folder/f'{part}.parquet')
+
+# %% ../nbs/11a_corpora.ipynb #4b1e7d0f
 def _olmocr_0225(name, repo, config, split, limit):
     rows, files = parquet(repo, f'{"train" if split == "train" else "eval"}-{config}.parquet'), {}
     answers = [json.loads(t) for t in rows.column('response').to_pylist()]
@@ -312,31 +362,6 @@ def _olmocr_0225(name, repo, config, split, limit):
     left = {'without text or rotated': seen - len(good), 'without a PDF': len(wanted) - len(files)}
     return Task(name, [(i, files[m]) for m, i in wanted.items() if m in files], partial(_pdf_sample, rows=rows), left)
 
-def write_olmocr(folder, n: int = 300,         # where; good pages
-                 config: str = '00_documents', split: str = 'train',  # what they are a part of
-                 kind: str = 'text', seed: int = 0) -> Path:  # of the drawn pages; returns the folder
-    "A miniature of olmOCR-mix-1025 from drawn pages, to try things without a download, with blank and rotated pages between."
-    import pandas as pd
-    folder, rows = Path(folder), []
-    (folder/'pdf_tarballs').mkdir(parents=True, exist_ok=True)
-    for half in range(2):
-        name = f'pdf_tarballs/{config}_{split}_{half:05d}.tar.gz'
-        with tarfile.open(folder/name, 'w:gz', compresslevel=1) as tar:
-            for i in range(half * (n // 2), n if half else n // 2):
-                s = page(seed, i, kind)
-                for fault in ('', 'blank', 'rotated') if i % 40 == 20 else ('',):
-                    id, pdf = f'{i // 100:04d}/{i:06d}{fault}', io.BytesIO()
-                    (Image.new('RGB', (200, 280), 'white') if fault == 'blank' else s['image']).save(pdf, 'PDF', resolution=144)
-                    info = tarfile.TarInfo(f'{id}.pdf')
-                    info.size = pdf.tell()
-                    tar.addfile(info, io.BytesIO(pdf.getvalue()))
-                    rows.append(dict(id=id, url=None, page_number=float('nan') if fault else 1., pdf_relpath=f'{name}:{id}.pdf',
-                                     primary_language='no' if i % 2 else None, is_rotation_valid=fault != 'rotated',
-                                     rotation_correction=90 * (fault == 'rotated'), is_table=False, is_diagram=False,
-                                     natural_text=None if fault == 'blank' else s['answer'], extras=None))
-    pd.DataFrame(rows).set_index('id').to_parquet(folder/f'{config}_{split}.parquet')
-    return folder
-
 # %% ../nbs/11a_corpora.ipynb #1a0c9d18
 def _chat(repo):
     try: rows = json.loads(repo.get('chat.json').read_text(encoding='utf-8'))
@@ -345,46 +370,20 @@ def _chat(repo):
     return rows
 
 def _llava_sample(r, zip, name):
-    try: id, ask, say = str(r['id']), r['conversations'][0]['value'], r['conversations'][1]['value']
-    except (KeyError, IndexError, TypeError): raise UserError(f'{name}: a row without id, or without question and answer') from None
-    if not isinstance(ask, str): raise UserError(f'{id}: no question')
-    has = bool(r.get('image'))
-    if ask.count('<image>') != has: raise UserError(f'{id}: {ask.count("<image>")} <image> in the text, {int(has)} images')
-    prompt = ('<image>\n' if has else '') + ask.replace('<image>', '').strip()
-    return check_sample(id, prompt, say, [zip.read(r['image'])] if has else [])
+    try: id, (ask, say) = str(r['id']), (r['conversations'][k]['value'] for k in (0, 1))
+    except (KeyError, IndexError, TypeError): raise UserError(f'{name}: a row without id, question or answer') from None
+    images = [zip.read(r['image'])] if r.get('image') else []
+    if isinstance(ask, str): ask = '<image>\n' * ask.count('<image>') + ask.replace('<image>', '').strip()
+    return check_sample(id, ask, say, images)
 
 def _llava(name, repo, config, split, limit):
     rows = _chat(repo)
     chosen = [rows[i] for i in _carve(len(rows), split, limit)]
-    ids = Counter(str(r.get('id')) for r in chosen if isinstance(r, dict))
     fresh = list({str(r.get('id')): r for r in chosen if isinstance(r, dict)}.values())
-    zip = Zip(repo, repo.find('images.zip'))
-    return Task(name, fresh, partial(_llava_sample, zip=zip, name=name), {'with an id twice': sum(ids.values()) - len(ids)})
+    make = partial(_llava_sample, zip=Zip(repo, repo.find('images.zip')), name=name)
+    return Task(name, fresh, make, {'without an id of its own': len(chosen) - len(fresh)})
 
 # %% ../nbs/11a_corpora.ipynb #1a0c9d1a
-def docbank_text(data: bytes) -> str:  # a page's txt file
-    "The page as markdown, columns in reading order; raises `UserError` for a page that is mostly equations."
-    rows = [line.split('\t') for line in data.decode('utf-8', 'replace').splitlines()]
-    rows = [r for r in rows if len(r) == 10 and not r[0].startswith('##') and r[9].strip() != 'figure']
-    words = [(r[0], *map(int, r[1:5]), r[9].strip()) for r in rows]            # text, x0, y0, x1, y1, label
-    if not words: raise UserError('no words on the page')
-    if sum(w[5] == 'equation' for w in words) > .1 * len(words): raise UserError('mostly equations')
-    words, lines = [w for w in words if '(cid:' not in w[0]], []
-    for w in sorted(words, key=lambda w: w[2] + w[4]):
-        if lines and (w[2] + w[4]) / 2 < max(v[4] for v in lines[-1][:1]): lines[-1].append(w)
-        else: lines.append([w])
-    lines = [sorted(ws, key=lambda w: w[1]) for ws in lines]
-    share = lambda test: sum(map(test, words)) / len(words)
-    two = share(lambda w: w[1] < 495 and w[3] > 505) < .05 and min(share(lambda w: w[3] <= 500), share(lambda w: w[1] >= 500)) > .2
-    def crosses(ws):
-        "Whether a line runs through the middle: a word on it, or the gap there no wider than between words."
-        return any(a[1] < 500 < a[3] for a in ws) or any(a[3] <= 500 <= b[1] and b[1] - a[3] < 15 for a, b in zip(ws, ws[1:]))
-    out, left, right = [], [], []
-    for ws in lines:
-        if not two or crosses(ws): out, left, right = out + left + right + [ws], [], []
-        else: left, right = left + [[w for w in ws if w[3] <= 500]], right + [[w for w in ws if w[3] > 500]]
-    return _join_lines([ws for ws in out + left + right if ws])
-
 def _join_lines(lines):
     "Lines of words as markdown: a new block where the label changes or the next line is far below."
     out, last, low = [], None, 0
@@ -397,6 +396,33 @@ def _join_lines(lines):
         last, low = label, max(w[4] for w in ws)
     return '\n\n'.join(out)
 
+# %% ../nbs/11a_corpora.ipynb #4b1e7d12
+def docbank_text(data: bytes) -> str:  # a page's txt file
+    "The page as markdown, columns in reading order; raises `UserError` for a page that is mostly equations."
+    rows = [line.rstrip('\r').split('\t') for line in data.decode('utf-8', 'replace').split('\n')]
+    rows = [r for r in rows if len(r) == 10 and not r[0].startswith('##') and r[9].strip() != 'figure']
+    words = [(r[0], *map(int, r[1:5]), r[9].strip()) for r in rows]            # text, x0, y0, x1, y1, label
+    if not words: raise UserError('no words on the page')
+    if sum(w[5] == 'equation' for w in words) > .1 * len(words): raise UserError('mostly equations')
+    words, lines = [w for w in words if '(cid:' not in w[0]], []
+    for w in sorted(words, key=lambda w: w[2] + w[4]):
+        if lines and (w[2] + w[4]) / 2 < lines[-1][0][4]: lines[-1].append(w)
+        else: lines.append([w])
+    lines = [sorted(ws, key=lambda w: w[1]) for ws in lines]
+    share = lambda test: sum(map(test, words)) / len(words)
+    sides = share(lambda w: w[3] <= 500), share(lambda w: w[1] >= 500)
+    two = share(lambda w: w[1] < 495 and w[3] > 505) < .05 and min(sides) > .2
+    def crosses(ws):
+        "Whether a line runs through the middle: a word on it, or the gap there no wider than between words."
+        near = (a[3] <= 500 <= b[1] and b[1] - a[3] < 15 for a, b in zip(ws, ws[1:]))
+        return any(a[1] < 500 < a[3] for a in ws) or any(near)
+    out, left, right = [], [], []
+    for ws in lines:
+        if not two or crosses(ws): out, left, right = out + left + right + [ws], [], []
+        else: left, right = left + [[w for w in ws if w[3] <= 500]], right + [[w for w in ws if w[3] > 500]]
+    return _join_lines([ws for ws in out + left + right if ws])
+
+# %% ../nbs/11a_corpora.ipynb #4b1e7d10
 def _docbank_sample(row, texts, images):
     text, image = row
     id = Path(text).stem
@@ -446,6 +472,7 @@ def voc_table(xml: bytes, words: list) -> str:  # a table's annotation; its word
         out += '</tr>'
     return f'<table>{out}</table>'
 
+# %% ../nbs/11a_corpora.ipynb #4b1e7d13
 def _voc_sample(row):
     id, xml, image, words = row
     try: answer = voc_table(xml.read_bytes(), json.loads(words.read_text(encoding='utf-8')))
@@ -455,10 +482,12 @@ def _voc_sample(row):
 def _pubtables_voc(name, repo, split, limit):
     part, base = 'Train' if split == 'train' else 'Test', 'PubTables-1M-Structure_'
     boxes, stems = repo.get(f'{base}Annotations_{part}.tar.gz'), []
-    for member, _ in _tar(boxes):
-        if member.endswith('.xml'): stems.append(Path(member).stem)
-        if len(stems) == limit: break
-    def take(archive, suffix): return unpack(repo.get(f'{base}{archive}.tar.gz'), [s + suffix for s in stems], bare=True)
+    with _tar(boxes) as members:
+        for member, _ in members:
+            if member.endswith('.xml'): stems.append(Path(member).stem)
+            if len(stems) == limit: break
+    def take(archive, suffix):
+        return unpack(repo.get(f'{base}{archive}.tar.gz'), [s + suffix for s in stems], bare=True)
     files = take(f'Annotations_{part}', '.xml') | take(f'Images_{part}', '.jpg') | take('Table_Words', '_words.json')
     rows = [(s, *(files.get(s + end) for end in ('.xml', '.jpg', '_words.json'))) for s in stems]
     whole = [r for r in rows if all(r)]
@@ -492,17 +521,21 @@ SOURCES = {
     'olmocr': Source('allenai/olmOCR-mix-1025', 'ODC-BY', '1.4 GB to begin with, 100 GB in all', _olmocr,
                      '00_documents', '00_documents_train*'),
     'olmocr-0225': Source('allenai/olmOCR-mix-0225', 'ODC-BY', '100 GB', _olmocr_0225, 's2pdf'),
-    'docbank': Source('liminghao1630/DocBank', 'CC BY-NC-ND 4.0, not to be passed on', '11 GB to begin with, 54 GB in all',
-                      _docbank, needs='DocBank_500K_*'),
+    'docbank': Source('liminghao1630/DocBank', 'CC BY-NC-ND 4.0, not to be passed on',
+                      '11 GB to begin with, 54 GB in all', _docbank, needs='DocBank_500K_*'),
     'llava': Source('liuhaotian/LLaVA-CC3M-Pretrain-595K', "CC-3M's, for research", '6.9 GB', _llava, needs='[ci]*'),
     'plotqa': Source('achang/plot_qa', 'CC BY', '0.4 to 7 GB', _shards(_DATA, _plotqa)),
     'chartqa': Source('HuggingFaceM4/ChartQA', 'GPL-3.0', '1 GB', _shards(_DATA, _chartqa)),
-    'figureqa': Source('vikhyatk/figureqa', 'not stated; research', '0.3 to 2.2 GB', _shards(_DATA, _figureqa, carve=True)),
-    'pubtables': Source('docling-project/PubTables-1M_OTSL', 'CDLA-Permissive', '0.2 to 50 GB; as /voc 32 GB', _pubtables, 'otsl'),
+    'figureqa': Source('vikhyatk/figureqa', 'not stated; research', '0.3 to 2.2 GB',
+                       _shards(_DATA, _figureqa, carve=True)),
+    'pubtables': Source('docling-project/PubTables-1M_OTSL', 'CDLA-Permissive', '0.2 to 50 GB; as /voc 32 GB',
+                        _pubtables, 'otsl'),
     'latex': Source('OleehyO/latex-formulas', 'OpenRAIL', '0.5 to 2.8 GB',
-                    _shards('{config}/{split}-*.parquet', _latex, carve=True), 'cleaned_formulas', 'cleaned_formulas/*'),
+                    _shards('{config}/{split}-*.parquet', _latex, carve=True),
+                    'cleaned_formulas', 'cleaned_formulas/*'),
     'smoltalk': Source('HuggingFaceTB/smoltalk', 'Apache-2.0', '1 MB and more',
-                       _shards('data/{config}/{split}-*.parquet', _smoltalk), 'everyday-conversations', 'data/everyday*'),
+                       _shards('data/{config}/{split}-*.parquet', _smoltalk),
+                       'everyday-conversations', 'data/everyday*'),
     'smol-smoltalk': Source('HuggingFaceTB/smol-smoltalk', 'Apache-2.0', '0.2 to 1 GB', _shards(_DATA, _smoltalk)),
     'finevision': Source('HuggingFaceM4/FineVision', 'differs by part', '0.5 GB a shard',
                          _shards('{config}/{split}-*.parquet', _finevision, carve=True), 'olmOCR-mix-0225-books',

@@ -6,7 +6,7 @@
 __all__ = ['tokenize_sample', 'pack_rows', 'collate', 'Batches', 'Loader', 'loader', 'Prepared', 'batches']
 
 # %% ../nbs/13_dataloader.ipynb #1be939ea
-import itertools
+import itertools, logging
 import torch
 from .config import UserError
 from .image import get_mode, load_page, n_positions, views
@@ -56,8 +56,8 @@ def pack_rows(lengths: list,   # tokens of each sample
 
 def collate(samples: list,            # dicts from `tokenize_sample`
             pad_id: int,              # id that fills up the rows
-            pack: bool = False) -> dict:  # several samples in a row where they fit; returns ids, input_ids (B,T), targets
-                                          # (B,T), images (N,3,S,S), tiles (M,3,T,T), grids ((w,h) each), segments (B,T)
+            pack: bool = False,       # several samples in a row, where they fit
+            ) -> dict:  # ids, input_ids (B,T), targets (B,T), images (N,3,S,S), tiles (M,3,T,T), grids, segments (B,T)
     "Stack samples into one batch, filled up on the right; what a batch does not have is None."
     lengths = [len(s['ids']) for s in samples]
     rows = pack_rows(lengths, max(lengths)) if pack else [[i] for i in range(len(samples))]
@@ -108,7 +108,8 @@ class Batches(torch.utils.data.Dataset):
                 try: samples.append(self.sample(t, (i + k) % n)); break
                 except UserError as e: skipped.append(str(e))
             else: raise UserError(f'{k + 1} samples in a row cannot be used, the last one because: {skipped[-1]}')
-        return collate(samples, self.pad_id, self.pack) | dict(step=step, skipped=skipped, cut=[s['id'] for s in samples if s['cut']])
+        cut = [s['id'] for s in samples if s['cut']]
+        return collate(samples, self.pad_id, self.pack) | dict(step=step, skipped=skipped, cut=cut)
 
 # %% ../nbs/13_dataloader.ipynb #7d5e1a96
 class _Steps:
@@ -123,21 +124,25 @@ class Loader(torch.utils.data.DataLoader):
                  workers: int = 0,        # processes that fetch ahead; 0: none, in this process
                  most: float = .01):      # share of skipped samples that stops the run
         self.most, self.seen, self.reasons = most, dict(step=start, samples=0, skipped=0, cut=0), []
-        super().__init__(batches, batch_size=None, sampler=_Steps(self), num_workers=workers, pin_memory=torch.cuda.is_available())
+        super().__init__(batches, batch_size=None, sampler=_Steps(self), num_workers=workers,
+                         pin_memory=torch.cuda.is_available())
 
     def __iter__(self):
         try:
             for b in super().__iter__():
                 self._count(b)
                 yield b
-        except UserError as e: raise UserError(str(e).rsplit('UserError: ', 1)[-1].strip()) from None  # without a worker's traceback
+        except UserError as e:                                    # a worker's message without its traceback
+            raise UserError(str(e).rsplit('UserError: ', 1)[-1].strip()) from None
 
     def _count(self, b):
+        for why in b['skipped']: logging.getLogger('nano_deepseek_ocr').warning('skipped: %s', why)
         s, self.reasons = self.seen, (self.reasons + b['skipped'])[-5:]
         s['step'], s['samples'] = b['step'] + 1, s['samples'] + len(b['ids'])
         s['skipped'], s['cut'] = s['skipped'] + len(b['skipped']), s['cut'] + len(b['cut'])
         if s['skipped'] > self.most * max(s['samples'], 1000):
-            raise UserError(f"{s['skipped']} of {s['samples']} samples could not be used, more than {self.most:.1%}; the last ones: " + '; '.join(self.reasons))
+            raise UserError(f"{s['skipped']} of {s['samples']} samples could not be used, more than {self.most:.1%}; "
+                            f"the last ones: {'; '.join(self.reasons)}")
 
     def state_dict(self) -> dict:        # step (the next one), samples, skipped, cut
         "What is needed to go on."

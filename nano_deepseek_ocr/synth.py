@@ -283,12 +283,14 @@ def plot(rng, split: str = 'train') -> tuple:  # numpy's generator; of the words
         if style == 'pie': ax.pie(v, labels=[f'{a}: {b}' for a, b in zip(names, v)])
         elif style == 'line':
             ax.plot(v, 'o-', color=color, label=label)
-            for i in range(n): ax.annotate(str(v[i]), (i, v[i]), xytext=(0, 6), textcoords='offset points', ha='center')
+            for i in range(n):                                    # the upper line's numbers above it, the lower's below
+                off = 6 if v[i] == values[:, i].max() else -14
+                ax.annotate(str(v[i]), (i, v[i]), xytext=(0, off), textcoords='offset points', ha='center')
         else: ax.bar_label((ax.bar if style == 'bar' else ax.barh)(at, v, .4, color=color, label=label))
     if style != 'pie':
         (ax.set_yticks if style == 'barh' else ax.set_xticks)(range(n), names)
-        (ax.set_xlim if style == 'barh' else ax.set_ylim)(0, 125)
-        ax.legend()
+        (ax.set_xlim if style == 'barh' else ax.set_ylim)(-12 if style == 'line' else 0, 115)
+        ax.legend(loc='upper center', bbox_to_anchor=(.5, -.08), ncols=2)      # below, where it covers nothing
     fig.tight_layout(); canvas.draw()
     c = Canvas((1, 1))
     c.image = Image.fromarray(np.asarray(canvas.buffer_rgba())).convert('RGB')
@@ -443,7 +445,7 @@ def page(seed: int, index: int,           # together they name the page
     rng = np.random.default_rng((seed, index, split == 'test'))
     c, prompt, answer = KINDS[kind](rng, difficulty, size, split)
     distort(c, rng, 2 * difficulty - 1)
-    return dict(id=f'{kind}-{split}-{seed}-{index}', image=c.image, prompt=prompt, answer=answer, boxes=c.lines)
+    return dict(id=f'drawn-{kind}-{split}-{seed}-{index}', image=c.image, prompt=prompt, answer=answer, boxes=c.lines)
 
 # %% ../nbs/11_synth.ipynb #7d2f0b86
 def grounded(sample: dict) -> dict:  # from `page`; the same page, asked for places
