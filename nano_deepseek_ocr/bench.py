@@ -4,7 +4,7 @@
 
 # %% auto #0
 __all__ = ['Peak', 'measure', 'matmul_peak', 'bandwidth', 'peer_encoder', 'bench_encoder', 'peer_gpt', 'bench_decode',
-           'bench_pages', 'drawn_batch', 'bench_train', 'bench_loader', 'bench_table', 'plot_bench', 'Table', 'main']
+           'bench_pages', 'bench_loader', 'bench_table', 'plot_bench', 'Table', 'drawn_batch', 'bench_train', 'main']
 
 # %% ../nbs/20_bench.ipynb #2588e982
 import ctypes, json, os, platform, statistics, sys, tempfile, time
@@ -163,42 +163,6 @@ def bench_pages(rounds: int = 5) -> list:  # times each is timed; returns rows o
     finally: torch.set_num_threads(threads)
     return [_row('page 3000x4000 to base', k, got[k], pages_per_s=1 / got[k]['seconds'], share=got['Pillow, resize only']['seconds'] / got[k]['seconds'], limit='resize') for k in got]
 
-# %% ../nbs/20_bench.ipynb #7ba1c002
-def drawn_batch(cfg: Config, size: int,       # samples, each with a page
-                answer: int, device) -> dict:  # tokens of each answer; where to put it
-    "A batch of noise in the shape of real pages and answers."
-    mode, tc = get_mode(cfg.train.mode), cfg.train
-    if mode.tile: raise UserError(f'the benchmark has no tiles; take a mode without them instead of {mode.name}')
-    places, ids = n_positions(tc.mode, (100, 100)), torch.randint(0, cfg.gpt.vocab_size - 1, (size, 512 + answer))
-    ids = ids[:, :places + 10 + answer] if places + 10 + answer <= ids.shape[1] else torch.randint(0, cfg.gpt.vocab_size - 1, (size, places + 10 + answer))
-    ids[:, 4:4 + places] = cfg.gpt.vocab_size - 1
-    targets = ids.roll(-1, 1); targets[:, :-answer] = -1; targets[:, -1] = 0
-    batch = dict(input_ids=ids, targets=targets, images=torch.rand(size, 3, mode.size, mode.size) * 2 - 1, tiles=None, grids=None)
-    return {k: v.to(device) if torch.is_tensor(v) else v for k, v in batch.items()}
-
-def bench_train(cfg: Config,              # sizes, and in `train` batch, mode, optimizer and recompute
-                stage: int = 1,           # 1 or 2
-                answer: int = 64,         # tokens of each answer
-                dtype: str = 'bf16',      # 'fp32' or 'bf16' products over fp32 weights
-                device: str = 'cpu',      # 'cpu' or 'cuda'
-                rounds: int = 3) -> list:  # rows of a table
-    "One training step: time, samples, memory and the share of the matrix peak."
-    batch, peak = cfg.train.batch, max(matmul_peak(t, device) for t in {_DTYPES[dtype], torch.float32})
-    with Peak(device) as memory:
-        set_seed(0)
-        model = NanoDeepseekOCR(cfg); set_stage(model, stage)
-        net, opts = spread(Step(model), cfg.train), optimizers(model, cfg.train)
-        data = drawn_batch(cfg, batch, answer, device)
-        def step():
-            with autocast(torch.device(device), dtype): loss = net(data) / (batch * answer)
-            loss.backward()
-            for o in opts: o.step(); o.zero_grad(set_to_none=True)
-            return loss.item()
-        step()
-    got = measure(dict(ours=step), rounds, device)['ours'] | dict(memory_mb=memory.mb)
-    share = step_flops(cfg, data, stage) / got['seconds'] / peak
-    return [_row(f'train {cfg.name} stage {stage}, {batch} x {cfg.train.mode}, {dtype}', 'ours', got, samples_per_s=batch / got['seconds'], share=share, limit='matmul')]
-
 # %% ../nbs/20_bench.ipynb #3e9b7a45
 def _seconds_a_batch(batches, workers, n):
     "Seconds that each of n batches takes when they are asked for as fast as they come."
@@ -272,16 +236,56 @@ class Table(list):
     "Rows of a benchmark; a notebook shows them as a table."
     def _repr_markdown_(self): return bench_table(self)
 
+# %% ../nbs/20_bench.ipynb #7ba1c002
+def drawn_batch(cfg: Config, size: int,        # samples, each with a page
+                answer: int, device) -> dict:  # tokens of each answer; where to put it
+    "A batch of noise in the shape of pages, prompts of ten tokens and answers; raises `UserError` for a mode with tiles."
+    mode, vocab = get_mode(cfg.train.mode), cfg.gpt.vocab_size
+    if mode.tile: raise UserError(f'this benchmark has no tiles; take a mode without them instead of {mode.name}')
+    places = n_positions(mode.name, (100, 100))
+    ids = torch.randint(0, vocab - 1, (size, places + 10 + answer))
+    targets = ids.roll(-1, 1)
+    targets[:, :-answer] = -1
+    ids[:, 4:4 + places] = vocab - 1
+    pages = torch.rand(size, 3, mode.size, mode.size) * 2 - 1
+    batch = dict(input_ids=ids, targets=targets, images=pages, tiles=None, grids=None)
+    return {k: v.to(device) if torch.is_tensor(v) else v for k, v in batch.items()}
+
+def bench_train(cfg: Config,              # sizes, and in `train` batch, mode, optimizer and recompute
+                stage: int = 1,           # 1 or 2
+                answer: int = 64,         # tokens of each answer
+                dtype: str = 'bf16',      # 'fp32' or 'bf16' products over fp32 weights
+                device: str = 'cpu',      # 'cpu' or 'cuda'
+                rounds: int = 3) -> list:  # rows of a table
+    "One training step: time, samples, memory and the share of the matrix peak."
+    batch, peak = cfg.train.batch, max(matmul_peak(t, device) for t in {_DTYPES[dtype], torch.float32})
+    with Peak(device) as memory:
+        set_seed(0)
+        model = NanoDeepseekOCR(cfg)
+        set_stage(model, stage)
+        net = spread(Step(model), cfg.train)
+        opts, data = optimizers(model, cfg.train), drawn_batch(cfg, batch, answer, device)
+        def step():
+            with autocast(torch.device(device), dtype): loss = net(data) / (batch * answer)
+            loss.backward()
+            for o in opts: o.step(); o.zero_grad(set_to_none=True)
+            return loss.item()
+        step()
+    got = measure(dict(ours=step), rounds, device)['ours'] | dict(memory_mb=memory.mb)
+    what = f'train {cfg.name} stage {stage}, {batch} x {cfg.train.mode}, {cfg.train.optimizer}, {dtype}'
+    share = step_flops(cfg, data, stage) / got['seconds'] / peak
+    return [_row(what, 'ours', got, samples_per_s=batch / got['seconds'], share=share, limit='matmul')]
+
 # %% ../nbs/20_bench.ipynb #d7c1cc44
 _BENCHES = dict(encoder=lambda cfg, dt, side, dev, n: bench_encoder(cfg, side, dt, dev, n),
                 decode=lambda cfg, dt, side, dev, n: bench_decode(cfg, dt, dev, n), pages=lambda cfg, dt, side, dev, n: bench_pages(rounds=n),
-                train=lambda cfg, dt, side, dev, n: [r for s in (1, 2) for r in bench_train(cfg, s, dtype=dt, device=dev, rounds=n)],
-                loader=lambda cfg, dt, side, dev, n: bench_loader(cfg, dev, n))
+                loader=lambda cfg, dt, side, dev, n: bench_loader(cfg, dev, n),
+                train=lambda cfg, dt, side, dev, n: [r for s in (1, 2) for r in bench_train(cfg, s, dtype=dt, device=dev, rounds=n)])
 
 if __name__ == '__main__': allow_dashes(sys.argv)
 
 @call_parse
-def main(what: str,                # encoder, decode, pages, train, loader, or all: the first three
+def main(what: str,                # encoder, decode, pages, loader, train, or all but train
          preset: str = 'd20',      # size of the model: d20 or nano
          dtype: str = 'both',      # fp32, bf16 or both
          side: int = 1024,         # side of the page in pixels
@@ -296,7 +300,7 @@ def main(what: str,                # encoder, decode, pages, train, loader, or a
         for name, value, known in ('benchmark', what, [*_BENCHES, 'all']), ('dtype', dtype, [*_DTYPES, 'both']):
             if value not in known: raise UserError(f'no {name} {value!r}; there are: {", ".join(known)}')
         cfg, rows = replace(cfg, train=replace(cfg.train, batch=batch, recompute=recompute)), []
-        for name in ['encoder', 'decode', 'pages'] if what == 'all' else [what]:
+        for name in [b for b in _BENCHES if b != 'train'] if what == 'all' else [what]:
             for dt in ['fp32'] if name in ('pages', 'loader') else _DTYPES if dtype == 'both' else [dtype]: rows += _BENCHES[name](cfg, dt, side, dev, rounds)
     except UserError as e: sys.exit(f'error: {e}')
     print(f'{platform.machine()}, {torch.get_num_threads()} threads, {dev}, torch {torch.__version__}\n\n{bench_table(rows)}')

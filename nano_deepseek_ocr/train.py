@@ -12,9 +12,9 @@ __all__ = ['STAGES', 'STOPPED', 'token_losses', 'swap_pages', 'vision_gain', 'fe
            'run_stage', 'main']
 
 # %% ../nbs/14_train.ipynb #ddf57b18
-import gc, inspect, json, math, os, shutil, signal, sys, time
+import errno, gc, inspect, json, math, os, shutil, signal, sys, time
 from contextlib import contextmanager, nullcontext
-from dataclasses import asdict, dataclass, fields, replace
+from dataclasses import dataclass, fields, replace
 from pathlib import Path
 import torch, torch.distributed as dist
 import torch.nn.functional as F
@@ -27,8 +27,8 @@ from torch.distributed import checkpoint as dcp
 from torch.distributed.fsdp import FSDPModule, MixedPrecisionPolicy, fully_shard
 from torch.distributed.tensor import DTensor, distribute_tensor
 from tqdm import tqdm
-from .config import Config, TrainConfig, UserError, config_from_dict, config_to_dict, multiplies_bf16, run_layer, set_seed
-from .config import preset as get_preset
+from .config import Config, TrainConfig, UserError, allow_dashes, config_to_dict, multiplies_bf16, set_seed
+from .config import allow_dashes, preset as get_preset
 from .dataloader import Batches, collate, loader, tokenize_sample
 from .image import find_grid, get_mode, n_positions
 from .model import NanoDeepseekOCR
@@ -39,8 +39,8 @@ from .tokenizer import check_vocab, load_tokenizer
 # %% ../nbs/14_train.ipynb #a7fcc4e7
 _INPUTS = set(inspect.signature(NanoDeepseekOCR.forward).parameters)
 
-def token_losses(model, batch: dict):  # a batch from `collate`; returns the loss of each target (B,T), 0 where there is none
-    "The loss of every target token."
+def token_losses(model, batch: dict):  # a batch from `collate`; returns (B,T)
+    "The loss of every target token, 0 where there is none."
     return model(**{k: v for k, v in batch.items() if k in _INPUTS}, reduction='none')
 
 def swap_pages(task: list) -> list:  # samples with a page; the same samples, each with the page of the next
@@ -50,7 +50,7 @@ def swap_pages(task: list) -> list:  # samples with a page; the same samples, ea
 @torch.no_grad()
 def vision_gain(model, batch: dict, swapped: dict,  # the same samples with their own and with wrong pages
                 first: int = 8) -> dict:            # how many tokens of an answer count as its beginning
-    "Loss with wrong pages minus loss with the right ones, in nats per token: on all of the answer and on its first tokens."
+    "Loss with wrong pages minus loss with the right ones, in nats a token: on whole answers and on their first tokens."
     out = {}
     for key, b in ('right', batch), ('wrong', swapped):
         loss, real = token_losses(model, b), b['targets'] >= 0
@@ -74,9 +74,11 @@ def feature_cosines(model, batch: dict) -> dict:  # a batch with at least two pa
 def collapse_warning(m: dict):  # an evaluation's numbers; a sentence, or None if all is well
     "What the meters mean, in plain words."
     if m['cos_projector'] > .999:
-        return f"the features of different pages are nearly the same (cosine {m['cos_projector']:.4f}): the encoder has collapsed"
+        return (f"the features of different pages are nearly the same (cosine {m['cos_projector']:.4f}): "
+                'the encoder has collapsed')
     if m['vision_gain_first'] < .05:
-        return f"the text does not depend on the page yet (wrong pages cost {m['vision_gain_first']:.3f} nats on the first tokens)"
+        return (f"the text does not depend on the page yet (wrong pages cost {m['vision_gain_first']:.3f} nats "
+                'on the first tokens)')
 
 # %% ../nbs/14_train.ipynb #1ea2edcb
 def orthogonalize(g,             # (n,r,c) matrices
@@ -99,7 +101,7 @@ def _like(t, p):        # the part of `t` that this rank keeps of `p`
     return distribute_tensor(t, p.device_mesh, p.placements, src_data_rank=None) if isinstance(p, DTensor) else t
 
 class Muon(torch.optim.Optimizer):
-    "Momentum whose matrices are orthogonalized, as `torch.optim.Muon` with its original step scaling; bf16 on GPUs, else as the gradients."
+    "Orthogonalized momentum, as `torch.optim.Muon` with its original scaling; in bf16 on GPUs, else as the gradients."
     def __init__(self, params,            # two-dimensional parameters
                  lr: float = .02,         # length of a step
                  momentum: float = .95):  # Nesterov momentum
@@ -133,7 +135,7 @@ def _rate(name, tc):
 
 def optimizers(model,                 # its trainable parameters are taken
                tc: TrainConfig) -> list:  # optimizer and rates; one or two optimizers
-    "Muon on matrices and AdamW on the rest, or AdamW alone with weight decay on matrices only; each group remembers its `base_lr`."
+    "Muon on matrices and AdamW on the rest, or AdamW alone, with decay on matrices; groups remember their `base_lr`."
     is_matrix = lambda n, p: p.ndim == 2 and not any(t in n for t in _NOT_MATRICES)
     muon, adamw = {}, {}
     for n, p in model.named_parameters():
@@ -166,7 +168,9 @@ _NEVER = ('deepencoder.vision_model.embeddings.patch_embedding',)     # CLIP's o
 
 def get_stage(stage: int) -> Stage:  # the entry of `STAGES`
     "A stage by its number; raises `UserError` with those that exist."
-    if stage not in STAGES: raise UserError(f'no stage {stage}; there are: {", ".join(f"{k} ({s.about})" for k, s in STAGES.items())}')
+    if stage not in STAGES:
+        known = ', '.join(f'{k} ({s.about})' for k, s in STAGES.items())
+        raise UserError(f'no stage {stage}; there are: {known}')
     return STAGES[stage]
 
 def set_stage(model, stage: int):  # 1 or 2
@@ -210,7 +214,10 @@ def join_ranks():
 def leave_ranks():
     "Part from the other ranks, when all have come this far."
     if not dist.is_initialized(): return
-    summed(); gc.collect(); dist.destroy_process_group(); time.sleep(.3)     # gloo's threads need a moment, or the exit is not clean
+    summed()
+    gc.collect()
+    dist.destroy_process_group()
+    time.sleep(.3)                   # gloo's threads need a moment, or the exit is not clean
 
 def is_lost(e: Exception) -> bool:
     "Whether an error means that another rank is gone."
@@ -218,9 +225,10 @@ def is_lost(e: Exception) -> bool:
 
 # %% ../nbs/14_train.ipynb #0ce0d87d
 def moments(model, opts: list) -> dict:  # 'parameter.key' -> tensor
-    "What the optimizers remember, under the parameters' names; counts in one dimension, since merging loses those without."
+    "What the optimizers remember, under the parameters' names; counts get a dimension, or merging would lose them."
     names = {p: n for n, p in model.named_parameters()}
-    return {f'{names[p]}.{k}': v if v.ndim else v.reshape(1) for o in opts for p, s in o.state.items() for k, v in s.items()}
+    state = ((names[p], s) for o in opts for p, s in o.state.items())
+    return {f'{n}.{k}': v if v.ndim else v.reshape(1) for n, s in state for k, v in s.items()}
 
 def load_moments(model, opts: list, path: Path):  # a file that holds `moments`
     "Give optimizers back what they remembered; each rank keeps its part."
@@ -236,7 +244,8 @@ def _write(tensors, path):
     "One safetensors file; parts that lie on many ranks are written by all of them, then merged."
     if any(isinstance(t, DTensor) for t in tensors.values()):
         parts = path.with_suffix('')
-        dcp.save(tensors, storage_writer=dcp.HuggingFaceStorageWriter(str(parts), save_distributed=True, enable_consolidation=True))
+        writer = dcp.HuggingFaceStorageWriter(str(parts), save_distributed=True, enable_consolidation=True)
+        dcp.save(tensors, storage_writer=writer)
         if ranks()[0] == 0: os.replace(next(parts.glob('*.safetensors')), path); shutil.rmtree(parts)
     elif ranks()[0] == 0: save_file({k: t.contiguous() for k, t in tensors.items()}, path)
 
@@ -279,13 +288,15 @@ def save_checkpoint(model, run: Path, step: int,  # into `run/step_NNNNNN`
         if opts: _write(moments(model, opts), tmp/'optimizer.safetensors')
         if ranks()[0] == 0:
             if encoder: save_encoder(tmp, run/'deepencoder.safetensors')
-            _finish(tmp, final, {'config.json': config_to_dict(model.cfg), 'state.json': dict(state or {}, step=step)}, keep)
+            files = {'config.json': config_to_dict(model.cfg), 'state.json': dict(state or {}, step=step)}
+            _finish(tmp, final, files, keep)
     except (OSError, SafetensorError, dcp.CheckpointException) as e: wrong = e
     if summed(wrong is not None)[0]:
         if ranks()[0] == 0: shutil.rmtree(tmp, ignore_errors=True)
         have = max([int(p.name[5:]) for p in run.glob('step_*')], default=None)
-        raise UserError(f'step {step} could not be saved: {str(wrong or "another rank failed").splitlines()[0][:150]}; '
-                        + (f'the checkpoint of step {have} is whole: make room, then go on with --resume' if have else f'make room for {run}'))
+        why = str(wrong or 'another rank failed').splitlines()[0][:150]
+        then = f'that of step {have} is whole: make room, then go on with --resume' if have else f'make room for {run}'
+        raise UserError(f'step {step} could not be saved: {why}; {then}')
     return final
 
 # %% ../nbs/14_train.ipynb #5c1d0a05
@@ -300,8 +311,10 @@ def find_checkpoint(run, step: int = None,        # a run's folder; the newest, 
     "A whole checkpoint's folder; raises `UserError` that lists what there is."
     run, need = Path(run), ['model.safetensors'] + ['optimizer.safetensors'] * resumable
     steps = sorted(int(p.name[5:]) for p in run.glob('step_*') if all(_opens(p/n) for n in need))
-    if not steps: raise UserError(f'no checkpoint in {str(run)!r}; train one with: python -m nano_deepseek_ocr.train --stage 1')
-    if step is not None and step not in steps: raise UserError(f'{run} has no checkpoint of step {step}; there are: {", ".join(map(str, steps))}')
+    if not steps:
+        raise UserError(f'no checkpoint in {str(run)!r}; train one with: python -m nano_deepseek_ocr.train --stage 1')
+    if step is not None and step not in steps:
+        raise UserError(f'{run} has no checkpoint of step {step}; there are: {", ".join(map(str, steps))}')
     return run/f'step_{steps[-1] if step is None else step:06d}'
 
 def read_metrics(run) -> list:  # one dict a line
@@ -323,9 +336,11 @@ def _take(module, path, prefix):  # fill a part of the model out of a whole mode
         cut = prefix if any(k.startswith(prefix) for k in f.keys()) else ''
         tensors = {k.removeprefix(cut): f.get_tensor(k) for k in f.keys() if k.startswith(cut)}
     try: module.load_state_dict(tensors)
-    except RuntimeError as e: raise UserError(f'the {prefix[:-1] or "model"} in {path} has other sizes than this preset: {str(e)[:200]}') from None
+    except RuntimeError as e:
+        what = prefix[:-1] or 'model'
+        raise UserError(f'the {what} in {path} has other sizes than this preset: {str(e)[:200]}') from None
 
-def load_encoder(model, source):  # scratch; sam-clip[:SAM,CLIP], deepseek-ocr[:COPY]; a run, a checkpoint, a .safetensors file
+def load_encoder(model, source):  # scratch; sam-clip[:SAM,CLIP], deepseek-ocr[:COPY]; a run, checkpoint or file
     "Take the DeepEncoder from somewhere; raises `UserError` if it is not there or its sizes are others."
     enc, p, (kind, _, where) = model.deepencoder, Path(source), str(source).partition(':')
     where = where.split(',') if where else []
@@ -402,10 +417,12 @@ def _tracker(kind, run, cfg):
     "A function that takes a line of metrics."
     if not kind: yield lambda m: None; return
     try: lib = __import__(_TRACKERS[kind], fromlist=['x'])
-    except ImportError: raise UserError(f"--track {kind} needs a package: pip install 'nano_deepseek_ocr[{kind}]'") from None
+    except ImportError:
+        raise UserError(f"--track {kind} needs a package: pip install 'nano_deepseek_ocr[{kind}]'") from None
     numbers = lambda m: {k: v for k, v in m.items() if k != 'step'}
     if kind == 'tensorboard':
-        with lib.SummaryWriter(str(run)) as w: yield lambda m: [w.add_scalar(k, v, m['step']) for k, v in numbers(m).items()]
+        with lib.SummaryWriter(str(run)) as w:
+            yield lambda m: [w.add_scalar(k, v, m['step']) for k, v in numbers(m).items()]
         return
     lib.init(project='nano_deepseek_ocr', name=run.name, config=cfg)
     try: yield lambda m: lib.log(numbers(m), step=m['step'])
@@ -418,7 +435,7 @@ def _next_batches(feed, n, got):  # the parts of a step; None if a signal has ta
 
 # %% ../nbs/14_train.ipynb #5c1d0a0a
 class Step(nn.Module):
-    "The summed loss of a batch, to which every trainable parameter contributes, if only zero, whatever the batch holds."
+    "The summed loss of a batch; every trainable parameter contributes, if only zero, whatever the batch holds."
     def __init__(self, model,          # a `NanoDeepseekOCR`
                  tiled: bool = False):  # do pages have tiles in this mode?
         super().__init__()
@@ -427,12 +444,13 @@ class Step(nn.Module):
     def forward(self, batch: dict):  # from `collate`, on the model's device
         "The sum of the losses of all targets."
         blanks = (batch['images'] is None) + (self.tiled and batch['tiles'] is None)
-        unread = sum(self.model.deepencoder.encode(batch['targets'].new_zeros(1, 3, 64, 64, dtype=torch.float)).sum() for _ in range(blanks))
-        if batch['images'] is None: unread = unread + self.model.deepencoder.image_newline.sum() + self.model.deepencoder.view_seperator.sum()
+        enc, page = self.model.deepencoder, batch['targets'].new_zeros(1, 3, 64, 64, dtype=torch.float)
+        unread = sum(enc.encode(page).sum() for _ in range(blanks))
+        if batch['images'] is None: unread = unread + enc.image_newline.sum() + enc.view_seperator.sum()
         return token_losses(self.model, batch).sum() + 0 * unread
 
 def spread(step: Step,         # where the forward pass happens
-           tc: TrainConfig):   # `shard`, `compile`, `recompute` and `dtype` count; returns what to call instead of `step`
+           tc: TrainConfig):   # `shard`, `compile`, `recompute`, `dtype`; returns what to call instead of `step`
     "Prepare the model for its ranks: compiled, sharded or copied, as asked."
     m, device = step.model, _device()
     for part in m.gpt, m.deepencoder.sam_model, m.deepencoder.vision_model: part.recompute = tc.recompute
@@ -441,16 +459,19 @@ def spread(step: Step,         # where the forward pass happens
         for layer in layers: layer.compile()
     if tc.shard:
         half = torch.bfloat16 if device.type == 'cuda' and tc.dtype != 'fp32' else None
-        for part in [*layers, step]: fully_shard(part, mp_policy=MixedPrecisionPolicy(half, torch.float32, cast_forward_inputs=False))
+        policy = MixedPrecisionPolicy(half, torch.float32, cast_forward_inputs=False)
+        for part in [*layers, step]: fully_shard(part, mp_policy=policy)
     else: step.to(device)
     if tc.shard or ranks()[1] == 1: return step
     copies = nn.parallel.DistributedDataParallel
-    buffers = next(k for k in ('forward_sync_buffers', 'broadcast_buffers') if k in inspect.signature(copies).parameters)   # torch before 2.13
-    return copies(step, device_ids=[device.index] if device.type == 'cuda' else None, gradient_as_bucket_view=True, **{buffers: False})
+    new = 'forward_sync_buffers' in inspect.signature(copies).parameters                     # torch 2.13
+    return copies(step, device_ids=[device.index] if device.type == 'cuda' else None, gradient_as_bucket_view=True,
+                  **{'forward_sync_buffers' if new else 'broadcast_buffers': False})
 
 def _device():
     "The graphics card of this rank, or the CPU."
-    return torch.device('cuda', int(os.environ.get('LOCAL_RANK', 0))) if torch.cuda.is_available() else torch.device('cpu')
+    if not torch.cuda.is_available(): return torch.device('cpu')
+    return torch.device('cuda', int(os.environ.get('LOCAL_RANK', 0)))
 
 @contextmanager
 def _together(net, last):  # wait with adding gradients up over the ranks until the last part of a batch
@@ -482,7 +503,7 @@ def encoder_flops(cfg: Config, side: int,       # sizes; the page's side in pixe
 
 def gpt_flops(cfg: Config, rows: int, T: int,  # rows of T tokens
               targets: int) -> float:          # places with a target; FLOP
-    "What the GPT has to compute: its matrices for each token, half of a square of scores for each row, the head for each target."
+    "What the GPT has to compute: matrices for each token, half a square of scores for each row, the head for targets."
     g = cfg.gpt
     kv = g.n_embd * g.n_kv_head // g.n_head
     layer = T * (2 * g.n_embd**2 + 2 * g.n_embd * kv + 8 * g.n_embd**2) + T * T * g.n_embd
@@ -498,7 +519,8 @@ def step_flops(cfg: Config, batch: dict, stage: int) -> float:  # FLOP of one fo
         total += len(views) * (3 * encoder_flops(cfg, views.shape[-1]) - 2 * rest)
     return total
 
-_PEAKS = dict(B200=2250, H200=989, H100=989, A100=312, L40S=362, L4=121, A10G=70, T4=65)   # TFLOP/s in bf16 (fp16 on T4), without sparsity
+# TFLOP/s in bf16 (fp16 on T4) by the data sheets, without sparsity
+_PEAKS = dict(B200=2250, H200=989, H100=989, A100=312, L40S=362, L4=121, A10G=70, T4=65)
 
 def peak_flops(device: torch.device):  # FLOP/s, or None for a device that is not in the table
     "The card's matrix peak by its data sheet."
@@ -507,7 +529,7 @@ def peak_flops(device: torch.device):  # FLOP/s, or None for a device that is no
 
 # %% ../nbs/14_train.ipynb #5c1d0a0e
 def _one_step(net, micro, tc, device, world):
-    "Forward and backward over the parts of a batch; mean loss per target over all ranks, and the ids of samples whose loss is not finite."
+    "Forward and backward over a batch's parts: mean loss of all ranks, ids of samples without a finite one."
     n, mine, bad = summed(sum(int((b['targets'] >= 0).sum()) for b in micro))[0], 0., []
     for i, b in enumerate(micro):
         with _together(net, i == len(micro) - 1):
@@ -527,15 +549,15 @@ def _stop_if_broken(step, value, norm, bad, micro):
         dist.all_gather_object(lists, bad)
         bad = sum(lists, [])
     what = f'the loss is {value}' if not math.isfinite(value) else f'the gradient has length {norm}'
-    raise UserError(f'{what} at step {step}, samples {", ".join(map(str, bad[:20])) or "unknown"}; nothing was changed by this step, '
-                    'the last checkpoint is good')
+    raise UserError(f'{what} at step {step}, samples {", ".join(map(str, bad[:20]))}; '
+                    'this step has changed nothing, and the last checkpoint is good')
 
 _SHOWN = dict(loss_ema='.3f', samples_per_s='.0f', tokens_per_s='.0f', mfu='.0%')     # beside the progress bar
 
 def _measure(step, value, norm, seconds, micro, cfg, tc, stage, peak):
     "A line of metrics, and how many samples were skipped, over all ranks."
-    tokens, flops, skipped = summed(sum(b['input_ids'].numel() for b in micro), sum(step_flops(cfg, b, stage) for b in micro),
-                                    sum(len(b.get('skipped', ())) for b in micro))
+    counts = zip(*((b['input_ids'].numel(), step_flops(cfg, b, stage), len(b.get('skipped', ()))) for b in micro))
+    tokens, flops, skipped = summed(*map(sum, counts))
     line = dict(step=step, loss=value, grad_norm=norm, samples_per_s=tc.batch / seconds, tokens_per_s=tokens / seconds)
     if peak: line['mfu'] = flops / seconds / peak / ranks()[1]
     return line, int(skipped)
@@ -550,7 +572,7 @@ def train(model, data, run: Path,         # data[i] is the i-th batch of this ra
           tc: TrainConfig, stage: int,    # rates and lengths; a key of `STAGES`
           probe: tuple,                   # a batch and the same with swapped pages, for the meters
           resume: Path = None,            # checkpoint to go on from
-          args: dict = None) -> bool:     # what to store with each checkpoint; False: ended by a signal before the last step
+          args: dict = None) -> bool:     # to store with each checkpoint; False: ended by a signal
     "Train a model in place, write metrics and checkpoints into `run`; the same on any number of ranks."
     (rank, world), device = ranks(), _device()
     set_stage(model, stage)
@@ -567,11 +589,13 @@ def train(model, data, run: Path,         # data[i] is the i-th batch of this ra
     ema = before[-1]['loss_ema'] if before else None
     begin, peak = time.time() - (before[-1]['seconds'] if before else 0), peak_flops(device)
     def save(step):
-        save_checkpoint(model, run, step, opts, dict(stage=stage, skipped=skipped, args=args), tc.keep, encoder=not STAGES[stage].frozen)
+        state = dict(stage=stage, skipped=skipped, args=args)
+        save_checkpoint(model, run, step, opts, state, tc.keep, encoder=not STAGES[stage].frozen)
     tracker = _tracker(tc.track if rank == 0 else None, run, config_to_dict(model.cfg))
     with _signals() as got, open(run/'metrics.jsonl' if rank == 0 else os.devnull, 'a') as log, tracker as track:
         feed, saved = iter(loader(data, start * tc.accumulate, tc.workers)), start
-        bar = tqdm(range(start + 1, tc.steps + 1), f'stage {stage}', tc.steps, initial=start, mininterval=1, disable=True if rank else None)
+        bar = tqdm(range(start + 1, tc.steps + 1), f'stage {stage}', tc.steps, initial=start, mininterval=1,
+                   disable=True if rank else None)
         for step in bar:
             t0, micro = time.time(), _next_batches(feed, tc.accumulate, got)
             if summed(len(got))[0]:                            # a signal, to any of the ranks
@@ -590,11 +614,13 @@ def train(model, data, run: Path,         # data[i] is the i-th batch of this ra
             skipped, ema = skipped + more, value if ema is None else .9 * ema + .1 * value
             line |= dict(loss_ema=ema, lr=opts[0].param_groups[0]['lr'], seconds=time.time() - begin)
             if seen:
-                with _in_one_piece(net), autocast(device, tc.dtype): line |= vision_gain(model, *probe) | feature_cosines(model, probe[0])
+                with _in_one_piece(net), autocast(device, tc.dtype):
+                    line |= vision_gain(model, *probe) | feature_cosines(model, probe[0])
                 line |= health | dict(skipped=skipped / (step * tc.batch))
                 warning = collapse_warning(line)
                 if warning and step > every and rank == 0: bar.write(f'step {step}: {warning}')
-            bar.set_postfix_str(' '.join(f'{k.replace("_per_", "/")}={line[k]:{f}}' for k, f in _SHOWN.items() if k in line), refresh=False)
+            shown = (f'{k.replace("_per_", "/")}={line[k]:{f}}' for k, f in _SHOWN.items() if k in line)
+            bar.set_postfix_str(' '.join(shown), refresh=False)
             log.write(json.dumps(line) + '\n'); log.flush(); track(line)
             if seen:
                 if rank == 0: os.fsync(log.fileno())
@@ -661,7 +687,9 @@ def plan(cfg: Config, tc: TrainConfig, stage: int, world: int = 1,  # ranks
     rows, all_p, live = [], 0, 0
     for k, ps in parts(model).items():
         n, t = sum(p.numel() for p in ps), sum(p.numel() for p in ps if p.requires_grad)
-        rows.append(f'  {k:<11}{n / 1e6:9.1f} M   {"trains" if t == n else "rests" if not t else f"{t / 1e6:.1f} M train"}'); all_p += n; live += t
+        what = 'trains' if t == n else f'{t / 1e6:.1f} M train' if t else 'rests'
+        rows.append(f'  {k:<11}{n / 1e6:9.1f} M   {what}')
+        all_p, live = all_p + n, live + t
     bf16 = uses_bf16(tc.dtype, _device())
     muon = sum(p.numel() for o in optimizers(model, tc)[1:] for g in o.param_groups for p in g['params'])
     state, split = 4 * all_p + 4 * live + 8 * live - 4 * muon, world if tc.shard else 1
@@ -673,18 +701,23 @@ def plan(cfg: Config, tc: TrainConfig, stage: int, world: int = 1,  # ranks
     rates = ', '.join(f'{rate_factor(s - 1, tc.steps, tc.warmup, stage):.3g} at step {s}'
                       for s in sorted({1, min(tc.warmup, tc.steps), tc.steps // 2 or 1, tc.steps}))
     rest = 2 * sum(n * encoder_flops(cfg, k, 'sam') for k, n in views.items()) if STAGES[stage].frozen else 0
-    flop = tc.batch * (3 * sum(n * encoder_flops(cfg, k) for k, n in views.items()) - rest + 3 * gpt_flops(cfg, 1, seq, seq - places))
+    encoder = sum(n * encoder_flops(cfg, k) for k, n in views.items())
+    flop = tc.batch * (3 * (encoder + gpt_flops(cfg, 1, seq, seq - places)) - rest)
+    s = lambda n: 's' * (n > 1)
     return '\n'.join([
-        f'stage {stage} of {cfg.name}: {STAGES[stage].about}; DeepEncoder from {init}, GPT {f"from {gpt}" if gpt else "fresh"}', *rows,
+        f'stage {stage} of {cfg.name}: {STAGES[stage].about}; DeepEncoder from {init}, GPT '
+        + (f'from {gpt}' if gpt else 'fresh'), *rows,
         f'  {"in all":<11}{all_p / 1e6:9.1f} M   {live / 1e6:.1f} M train',
-        f'a step      {tc.batch} samples = {world} rank{"s" * (world > 1)} x {tc.accumulate} part{"s" * (tc.accumulate > 1)} x {micro}; '
+        f'a step      {tc.batch} samples = {world} rank{s(world)} x {tc.accumulate} part{s(tc.accumulate)} x {micro}; '
         f'at most {tc.batch * tc.seq_len:,} tokens',
-        f'a page      mode {tc.mode}: {places} vision tokens for a page of {page[0]} x {page[1]} pixels; longest sample {tc.seq_len} tokens',
+        f'a page      mode {tc.mode}: {places} vision tokens for one of {page[0]} x {page[1]} pixels; '
+        f'longest sample {tc.seq_len} tokens',
         f'work        {flop / 1e12:.3g} TFLOP a step, for answers of 500 tokens',
-        f'memory      weights, gradients and moments {_gb(state / split)}{" a rank" if world > 1 else ""}; activations about {_gb(act)} for answers of 500 tokens'
+        f'memory      weights, gradients and moments {_gb(state / split)}{" a rank" if world > 1 else ""}; '
+        f'activations about {_gb(act)} for answers of 500 tokens'
         + (' (layers computed twice)' if tc.recompute else ''),
         f'schedule    {tc.optimizer}, {tc.steps} steps, warmup {tc.warmup}; the rates are multiplied by {rates}',
-        f'checkpoint  every {tc.every or max(tc.steps // 6, 1)} steps, {_gb(4 * all_p + 8 * live - 4 * muon)} each, the newest {tc.keep} stay'])
+        f'checkpoint  every {tc.every or max(tc.steps // 6, 1)} steps, {_gb(state - 4 * live)} each, {tc.keep} stay'])
 
 # %% ../nbs/14_train.ipynb #7633787d
 def settle(args: dict) -> tuple:  # the command line, None where it says nothing; returns config and number of the stage
@@ -693,17 +726,23 @@ def settle(args: dict) -> tuple:  # the command line, None where it says nothing
     tc = getattr(cfg, get_stage(stage).config)
     given = {f.name: args[f.name] for f in fields(tc) if args.get(f.name) is not None}
     if 'lr' in given: given |= {k: getattr(tc, k) * given['lr'] / tc.lr for k in ('lr_table', 'lr_new', 'lr_muon')}
-    if 'steps' not in given and not args.get('data'): given['steps'] = min(tc.steps, 10 * tc.warmup)     # enough for the ten drawn pages
+    if 'steps' not in given and not args.get('data'):
+        given['steps'] = min(tc.steps, 10 * tc.warmup)     # enough for the ten drawn pages
     tc = replace(tc, **given)
     share = world * max(tc.accumulate, 1)
     if args.get('tokens'): tc = replace(tc, batch=max(args['tokens'] // tc.seq_len // share, 1) * share)
-    for k, known in dict(optimizer=('adamw', 'muon'), dtype=('auto', 'bf16', 'fp32'), shard=(None, 'fsdp'), track=(None, *_TRACKERS)).items():
-        if getattr(tc, k) not in known: raise UserError(f'no {k} {getattr(tc, k)!r}; there are: {", ".join(map(str, known))}')
+    choices = dict(optimizer=('adamw', 'muon'), dtype=('auto', 'bf16', 'fp32'), shard=('fsdp',), track=_TRACKERS)
+    for k, known in choices.items():
+        if getattr(tc, k) and getattr(tc, k) not in known:
+            raise UserError(f'no {k} {getattr(tc, k)!r}; there are: {", ".join(known)}')
     for k in 'steps', 'batch', 'accumulate', 'keep', 'seq_len':
         if getattr(tc, k) < 1: raise UserError(f'--{k} must be at least 1, not {getattr(tc, k)}')
     get_mode(tc.mode)
-    if tc.batch % share: raise UserError(f'--batch {tc.batch} cannot be shared by {world} ranks in {tc.accumulate} parts; take a multiple of {share}')
-    if tc.shard and not dist.is_initialized(): raise UserError(f'--shard {tc.shard} needs ranks: torchrun --nproc_per_node 2 -m nano_deepseek_ocr.train …')
+    if tc.batch % share:
+        raise UserError(f'--batch {tc.batch} cannot be shared by {world} ranks in {tc.accumulate} parts; '
+                        f'take a multiple of {share}')
+    if tc.shard and not dist.is_initialized():
+        raise UserError(f'--shard {tc.shard} needs ranks: torchrun --nproc_per_node 2 -m nano_deepseek_ocr.train …')
     return replace(cfg, train=tc), stage
 
 def prepare(args: dict) -> tuple:  # as `settle`; returns model, data, samples for the table, probe, tokenizer, stage
@@ -711,9 +750,12 @@ def prepare(args: dict) -> tuple:  # as `settle`; returns model, data, samples f
     (cfg, stage), (rank, world) = settle(args), ranks()
     tc, st, spec = cfg.train, STAGES[stage], args.get('data')
     tok = load_tokenizer(None if args.get('tokenizer') == 'nano2k' else args.get('tokenizer'))
-    if args.get('tokenizer') and not args.get('gpt'): cfg = replace(cfg, gpt=replace(cfg.gpt, vocab_size=tok.vocab_size))
+    if args.get('tokenizer') and not args.get('gpt'):
+        cfg = replace(cfg, gpt=replace(cfg.gpt, vocab_size=tok.vocab_size))
     try: check_vocab(tok, cfg.gpt.vocab_size)
-    except UserError as e: raise UserError(f"{e}: --tokenizer PATH, or --tokenizer nano2k for this package's with a GPT to match") from None
+    except UserError as e:
+        how = "--tokenizer PATH, or --tokenizer nano2k for this package's with a GPT to match"
+        raise UserError(f'{e}: {how}') from None
     by_heart = spec is None or spec.endswith('.json')                # then what is trained on is also what is asked
     task = get_task(spec, args.get('data_root'))
     shown = task if by_heart else get_task(spec, args.get('data_root'), split='test')
@@ -734,14 +776,16 @@ def prepare(args: dict) -> tuple:  # as `settle`; returns model, data, samples f
 _FIXED = 'stage', 'preset', 'optimizer'
 
 def earlier(run: Path, args: dict) -> dict:  # a run's folder; the command line, None where it says nothing
-    "The arguments to go on with: the run's own and the new ones over them, each change named; raises `UserError` for those that may not change."
+    "A run's own arguments, the new ones over them, each change named; raises `UserError` for what may not change."
     stored = json.loads((run/'config.json').read_text())
     old = {k: v for k, v in stored['args'].items() if v is not None}
     known = stored['cfg']['train'] | dict(stage=1, preset='nano') | old
     new = {k: v for k, v in args.items() if v is not None and v != known.get(k)}
     for k in _FIXED:
-        if k in new: raise UserError(f'{run} was trained with --{k} {known[k]}, not {new[k]}; give the new run a --name of its own')
-    if new and ranks()[0] == 0: print('changed since then:', ', '.join(f'--{k} {known.get(k)} -> {v}' for k, v in new.items()))
+        if k in new:
+            raise UserError(f'{run} was trained with --{k} {known[k]}, not {new[k]}; give the new run another --name')
+    if new and ranks()[0] == 0:
+        print('changed since then:', ', '.join(f'--{k} {known.get(k)} -> {v}' for k, v in new.items()))
     return args | old | new
 
 def _start_run(run, cfg, args, going_on):
@@ -766,7 +810,8 @@ def run_stage(args: dict,             # the command line, None where it says not
         args = earlier(run, args)
         try: at = find_checkpoint(run, resumable=True)
         except UserError: pass
-    if resume and rank == 0: print(f'going on from {at}' if at else f'nothing to go on from in {run}: from the beginning')
+    if resume and rank == 0:
+        print(f'going on from {at}' if at else f'nothing to go on from in {run}: from the beginning')
     if dry_run:
         cfg, stage = settle(args)
         if rank == 0: print(plan(cfg, cfg.train, stage, world, args.get('init') or STAGES[stage].init, args.get('gpt')))
@@ -786,14 +831,16 @@ def run_stage(args: dict,             # the command line, None where it says not
 # %% ../nbs/14_train.ipynb #ba369ff5
 STOPPED = 75    # exit code after a signal: saved, try again
 
+if __name__ == '__main__': allow_dashes(sys.argv)
+
 @call_parse
 def main(stage: int = None,        # 1: everything trains (the default); 2: SAM and compressor frozen, 10 % text
          preset: str = None,       # sizes of the model: nano (the default) or d20
-         data: str = None,         # pages: a JSON list of {id, image, prompt, answer}, or a task such as synth; ten drawn pages if not given
+         data: str = None,         # JSON list of {id, image, prompt, answer}, or a task such as synth; else ten drawn pages
          data_root: str = None,    # folder with a copy of the data, instead of the Hub
          text: str = None,         # stage 2: a task without pages; text of this Python if not given
          tokenizer: str = None,    # a tokenizer's file, or nano2k: this package's, with a GPT to match
-         init: str = None,         # DeepEncoder: scratch, sam-clip[:SAM,CLIP], deepseek-ocr[:COPY], a run or a file; stage 2: runs/stage1
+         init: str = None,         # DeepEncoder: scratch, sam-clip[:SAM,CLIP], deepseek-ocr[:COPY], a run or a file
          gpt: str = None,          # GPT: nanochat's file, folder or repository, or a run; fresh if not given
          mode: str = None,         # resolution mode of the pages
          seq_len: int = None,      # longest sample in tokens
@@ -822,7 +869,11 @@ def main(stage: int = None,        # 1: everything trains (the default); 2: SAM 
     me = 'error: ' if ranks()[0] == 0 else f'rank {ranks()[0]}: '
     try: code = run_stage(args, resume, dry_run)
     except UserError as e: sys.exit(f'{me}{" ".join(str(e).split())}')
+    except OSError as e:
+        if e.errno not in (errno.ENOSPC, errno.EDQUOT): raise
+        sys.exit(f'{me}the disk is full ({e}); the last checkpoint is whole: make room, then the same command with --resume')
     except RuntimeError as e:
         if ranks()[1] == 1 or not is_lost(e): raise
-        sys.exit(f'{me}another rank is gone ({str(e).splitlines()[0][:120]}); the last checkpoint is whole: same command with --resume')
+        sys.exit(f'{me}another rank is gone ({str(e).splitlines()[0][:120]}); '
+                 'the last checkpoint is whole: same command with --resume')
     if code: sys.exit(code)
