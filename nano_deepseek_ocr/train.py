@@ -773,14 +773,14 @@ def prepare(args: dict) -> tuple:  # as `settle`; returns model, data, samples f
     return model, data, shown, probe, tok, stage
 
 # %% ../nbs/14_train.ipynb #5c1d0a10
-_FIXED = 'stage', 'preset', 'optimizer'
+_FIXED, _LAUNCH = ('stage', 'preset', 'optimizer'), ('name', 'shard')      # may not change; not remembered
 
 def earlier(run: Path, args: dict) -> dict:  # a run's folder; the command line, None where it says nothing
     "A run's own arguments, the new ones over them, each change named; raises `UserError` for what may not change."
     stored = json.loads((run/'config.json').read_text())
-    old = {k: v for k, v in stored['args'].items() if v is not None}
+    old = {k: v for k, v in stored['args'].items() if v is not None and k not in _LAUNCH}
     known = stored['cfg']['train'] | dict(stage=1, preset='nano') | old
-    new = {k: v for k, v in args.items() if v is not None and v != known.get(k)}
+    new = {k: v for k, v in args.items() if v is not None and v != known.get(k) and k not in _LAUNCH}
     for k in _FIXED:
         if k in new:
             raise UserError(f'{run} was trained with --{k} {known[k]}, not {new[k]}; give the new run another --name')
