@@ -269,7 +269,8 @@ def _finish(tmp, final, files, keep):
     if final.exists(): final.rename(aside)
     tmp.rename(final); _to_disk(final.parent)
     shutil.rmtree(aside, ignore_errors=True)
-    for old in sorted(final.parent.glob('step_*'))[:-keep]: shutil.rmtree(old)
+    for old in sorted(final.parent.glob('step_*'), key=lambda p: int(p.name[5:]))[:-keep]:
+        shutil.rmtree(old.rename(old.with_name('.old_' + old.name)))      # out of sight first, then gone
 
 # %% ../nbs/14_train.ipynb #5c1d0a03
 def save_checkpoint(model, run: Path, step: int,  # into `run/step_NNNNNN`
@@ -280,7 +281,7 @@ def save_checkpoint(model, run: Path, step: int,  # into `run/step_NNNNNN`
     "Write a checkpoint, whole or not at all; raises `UserError` if there is no room for it."
     tmp, final, wrong = run/f'.writing_{step:06d}', run/f'step_{step:06d}', None
     if ranks()[0] == 0:
-        for old in run.glob('.writing_*'): shutil.rmtree(old, ignore_errors=True)
+        for old in [*run.glob('.writing_*'), *run.glob('.old_*')]: shutil.rmtree(old, ignore_errors=True)
     summed()
     try:
         tmp.mkdir(parents=True, exist_ok=True)
