@@ -14,18 +14,16 @@ from .config import UserError, allow_dashes
 from .generate import Decoding, read_batch
 from .image import PAGE_SPLIT, get_mode, pages
 from .model import NanoDeepseekOCR
-from .synth import overfit_pages
-from .tasks import read_json
 from .tokenizer import load_tokenizer
-from .train import find_checkpoint, sample_table
+from .train import find_checkpoint, sample_table, table_samples
 
 # %% ../nbs/17_sample.ipynb #c8bc95d6
 def load_run(run,                    # folder in `runs/`
-             step: int = None) -> tuple:  # checkpoint; the newest if not said; returns the model and the samples it was trained on
+             step: int = None) -> tuple:  # checkpoint; the newest if not said; returns the model and the samples of its table
     "The model of a run and its samples; raises `UserError` if there is no such run or step."
     folder = find_checkpoint(run, step)
-    data = json.loads((Path(run)/'config.json').read_text())['args']['data']
-    return NanoDeepseekOCR.from_pretrained(folder).eval(), read_json(data) if data else overfit_pages()
+    args = json.loads((Path(run)/'config.json').read_text())['args']
+    return NanoDeepseekOCR.from_pretrained(folder).eval(), table_samples(args)
 
 # %% ../nbs/17_sample.ipynb #d233e3a9
 def format_samples(rows: list) -> str:  # rows from `sample_table`; both texts in full, closed by `exact N/M`

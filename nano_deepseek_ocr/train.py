@@ -8,8 +8,8 @@ __all__ = ['STAGES', 'STOPPED', 'token_losses', 'swap_pages', 'vision_gain', 'fe
            'summed', 'join_ranks', 'leave_ranks', 'is_lost', 'moments', 'load_moments', 'save_encoder',
            'save_checkpoint', 'find_checkpoint', 'read_metrics', 'load_encoder', 'load_gpt', 'sample_table',
            'format_table', 'to_device', 'uses_bf16', 'autocast', 'Step', 'spread', 'encoder_flops', 'gpt_flops',
-           'step_flops', 'peak_flops', 'train', 'plot_run', 'activation_bytes', 'plan', 'settle', 'prepare', 'earlier',
-           'run_stage', 'main']
+           'step_flops', 'peak_flops', 'train', 'plot_run', 'activation_bytes', 'plan', 'settle', 'table_samples',
+           'prepare', 'earlier', 'run_stage', 'main']
 
 # %% ../nbs/14_train.ipynb #ddf57b18
 import errno, gc, inspect, json, math, os, shutil, signal, sys, time
@@ -269,7 +269,8 @@ def _finish(tmp, final, files, keep):
     if final.exists(): final.rename(aside)
     tmp.rename(final); _to_disk(final.parent)
     shutil.rmtree(aside, ignore_errors=True)
-    for old in sorted(final.parent.glob('step_*'))[:-keep]: shutil.rmtree(old)
+    for old in sorted(final.parent.glob('step_*'), key=lambda p: int(p.name[5:]))[:-keep]:
+        shutil.rmtree(old.rename(old.with_name('.old_' + old.name)))      # out of sight first, then gone
 
 # %% ../nbs/14_train.ipynb #5c1d0a03
 def save_checkpoint(model, run: Path, step: int,  # into `run/step_NNNNNN`
@@ -280,7 +281,7 @@ def save_checkpoint(model, run: Path, step: int,  # into `run/step_NNNNNN`
     "Write a checkpoint, whole or not at all; raises `UserError` if there is no room for it."
     tmp, final, wrong = run/f'.writing_{step:06d}', run/f'step_{step:06d}', None
     if ranks()[0] == 0:
-        for old in run.glob('.writing_*'): shutil.rmtree(old, ignore_errors=True)
+        for old in [*run.glob('.writing_*'), *run.glob('.old_*')]: shutil.rmtree(old, ignore_errors=True)
     summed()
     try:
         tmp.mkdir(parents=True, exist_ok=True)
@@ -745,6 +746,14 @@ def settle(args: dict) -> tuple:  # the command line, None where it says nothing
         raise UserError(f'--shard {tc.shard} needs ranks: torchrun --nproc_per_node 2 -m nano_deepseek_ocr.train …')
     return replace(cfg, train=tc), stage
 
+def _by_heart(spec): return spec is None or spec.endswith('.json')
+
+def table_samples(args: dict) -> list:  # `data` and `data_root` as on the command line
+    "What the sample table asks for: what was trained on, if that is to be known by heart, else pages never trained on."
+    heart = _by_heart(args.get('data'))
+    task = get_task(args.get('data'), args.get('data_root'), split='train' if heart else 'test')
+    return [task[i] for i in range(min(len(task), 100 if heart else 16))]
+
 def prepare(args: dict) -> tuple:  # as `settle`; returns model, data, samples for the table, probe, tokenizer, stage
     "Check everything that can be wrong and build what `train` needs."
     (cfg, stage), (rank, world) = settle(args), ranks()
@@ -756,11 +765,8 @@ def prepare(args: dict) -> tuple:  # as `settle`; returns model, data, samples f
     except UserError as e:
         how = "--tokenizer PATH, or --tokenizer nano2k for this package's with a GPT to match"
         raise UserError(f'{e}: {how}') from None
-    by_heart = spec is None or spec.endswith('.json')                # then what is trained on is also what is asked
-    task = get_task(spec, args.get('data_root'))
-    shown = task if by_heart else get_task(spec, args.get('data_root'), split='test')
-    shown = [shown[i] for i in range(min(len(shown), 100 if by_heart else 16))]
-    right = collate([tokenize_sample(s, tok, tc.mode, tc.seq_len, cut=not by_heart) for s in shown[:16]], 0)
+    task, shown = get_task(spec, args.get('data_root')), table_samples(args)
+    right = collate([tokenize_sample(s, tok, tc.mode, tc.seq_len, cut=not _by_heart(spec)) for s in shown[:16]], 0)
     if right['images'] is None: raise UserError(f'--data {spec} has no pages; a page reader needs some')
     probe = right, collate([tokenize_sample(s, tok, tc.mode, tc.seq_len + 10_000) for s in swap_pages(shown[:16])], 0)
     tasks = [task] + ([get_task(args.get('text') or 'text', args.get('data_root'))] if st.text else [])
@@ -773,14 +779,14 @@ def prepare(args: dict) -> tuple:  # as `settle`; returns model, data, samples f
     return model, data, shown, probe, tok, stage
 
 # %% ../nbs/14_train.ipynb #5c1d0a10
-_FIXED = 'stage', 'preset', 'optimizer'
+_FIXED, _LAUNCH = ('stage', 'preset', 'optimizer'), ('name', 'shard')      # may not change; not remembered
 
 def earlier(run: Path, args: dict) -> dict:  # a run's folder; the command line, None where it says nothing
     "A run's own arguments, the new ones over them, each change named; raises `UserError` for what may not change."
     stored = json.loads((run/'config.json').read_text())
-    old = {k: v for k, v in stored['args'].items() if v is not None}
+    old = {k: v for k, v in stored['args'].items() if v is not None and k not in _LAUNCH}
     known = stored['cfg']['train'] | dict(stage=1, preset='nano') | old
-    new = {k: v for k, v in args.items() if v is not None and v != known.get(k)}
+    new = {k: v for k, v in args.items() if v is not None and v != known.get(k) and k not in _LAUNCH}
     for k in _FIXED:
         if k in new:
             raise UserError(f'{run} was trained with --{k} {known[k]}, not {new[k]}; give the new run another --name')
