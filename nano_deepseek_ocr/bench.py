@@ -7,7 +7,7 @@ __all__ = ['Peak', 'measure', 'matmul_peak', 'bandwidth', 'peer_encoder', 'bench
            'bench_pages', 'bench_loader', 'bench_table', 'plot_bench', 'Table', 'drawn_batch', 'bench_train', 'main']
 
 # %% ../nbs/20_bench.ipynb #2588e982
-import ctypes, json, os, platform, statistics, sys, tempfile, time
+import ctypes, json, platform, statistics, sys, tempfile, time
 from dataclasses import replace
 from pathlib import Path
 import torch

@@ -350,8 +350,9 @@ def _run_omnidocbench(a, tok, model, pages):
 def run_evaluation(a: SimpleNamespace):  # the arguments of `main`
     "What the command does; raises `UserError`."
     _check(a)
-    truth, tok, a.out = _truth(a), load_tokenizer(a.tokenizer), Path(a.out or f'runs/evaluate_{a.what}')
+    truth, a.out = _truth(a), Path(a.out or f'runs/evaluate_{a.what}')
     model = None if a.predictions else load_model(a.model, a.step)
+    tok = model.tokenizer() if model and not a.tokenizer else load_tokenizer(a.tokenizer)
     a.mode = a.mode or (model.cfg.train.mode if model else None)
     a.label = f'{a.what}: {a.predictions or a.model}'
     a.label += f' step {a.step}' * bool(a.step) + f', mode {a.mode}' * bool(a.mode)
@@ -373,7 +374,7 @@ def main(what: str,                       # fox, omnidocbench, curve or predicti
          step: int = None,                # checkpoint of the run; the newest if not said
          mode: str = None,                # resolution mode; the model's own if not said
          prompt: str = '<image>\nFree OCR.',  # what to ask
-         tokenizer: str = None,           # of the model, and to count text; the package's own if not said
+         tokenizer: str = None,           # of the model, and to count text; the model's own if not said
          language: str = 'en',            # of Fox: en or cn
          match: str = 'quick',            # of OmniDocBench: quick or simple
          mended: bool = False,            # OmniDocBench without the habits of v1.0's script (not comparable)

@@ -8,15 +8,14 @@ __all__ = ['Decoding', 'keep_probable', 'choose', 'forbidden', 'novelty', 'in_lo
 
 # %% ../nbs/16_generate.ipynb #c84c6165
 import codecs, time
-from collections import Counter
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 import torch
 import torch.nn.functional as F
 from .config import UserError
 from .gpt import GPT, KVCache, cache_mask, soft_cap
 from .image import load_page, n_positions, views
 from .model import NanoDeepseekOCR, prompt_ids
-from .tokenizer import Tokenizer, check_vocab, load_tokenizer
+from .tokenizer import Tokenizer, check_vocab
 
 # %% ../nbs/16_generate.ipynb #df92390a
 @dataclass(frozen=True)
@@ -227,12 +226,12 @@ def read_batch(model: NanoDeepseekOCR,
                pages: list,                         # paths or PIL images
                prompt: str = '<image>\nFree OCR.',  # what to do with each
                mode: str = None,                    # resolution mode; the one the model was trained in if not said
-               tok: Tokenizer = None,               # the model's tokenizer; the package's own if not said
+               tok: Tokenizer = None,               # the model's own if not said
                how: Decoding = Decoding(),          # how to choose, when to stop
                ) -> list:                           # an `Answer` for each page
     "Read pages as one batch; raises `UserError` for a page that cannot be opened, or a prompt without its `<image>`."
     if not pages: raise UserError('no pages to read')
-    tok, mode, pages = tok or load_tokenizer(), mode or model.cfg.train.mode, [load_page(p) for p in pages]
+    tok, mode, pages = tok or model.tokenizer(), mode or model.cfg.train.mode, [load_page(p) for p in pages]
     cut = [views(p, mode) for p in pages]
     tiles = [v.tiles for v in cut if v.tiles is not None]
     prompts = [prompt_ids(tok, prompt, [n_positions(mode, p.size)]) for p in pages]

@@ -37,6 +37,7 @@ class NanoDeepseekOCR(nn.Module, PyTorchModelHubMixin, library_name='nano_deepse
     def __init__(self, cfg):  # a `Config`: sizes of all parts
         super().__init__()
         self.cfg, self.image_id = cfg, cfg.gpt.vocab_size - 1
+        self.tok = None                                # a `Tokenizer`, where it is not the package's own
         self.deepencoder, self.gpt = DeepEncoder(cfg), GPT(cfg.gpt)
 
     def forward(self,
@@ -100,6 +101,14 @@ def generate(self: NanoDeepseekOCR,
         if all(done): break
     return out
 
+# %% ../nbs/09_model.ipynb #5be0c1a7
+@patch
+def tokenizer(self: NanoDeepseekOCR) -> Tokenizer:  # the one that came with the model, or else the package's own
+    "The tokenizer of the model; raises `UserError` if its ids are not the model's."
+    tok = self.tok or load_tokenizer()
+    check_vocab(tok, self.cfg.gpt.vocab_size)
+    return tok
+
 # %% ../nbs/09_model.ipynb #1cf04922
 @patch
 def read(self: NanoDeepseekOCR,
@@ -108,8 +117,7 @@ def read(self: NanoDeepseekOCR,
          mode: str = None,                     # resolution mode; the one the model was trained in if not said
          max_new_tokens: int = 512) -> str:    # longest answer in tokens
     "The text of a page, read greedily."
-    tok, mode, page = load_tokenizer(), mode or self.cfg.train.mode, load_page(page)
-    check_vocab(tok, self.cfg.gpt.vocab_size)
+    tok, mode, page = self.tokenizer(), mode or self.cfg.train.mode, load_page(page)
     v, device = views(page, mode), self.gpt.lm_head.weight.device
     tiles, grids = (None, None) if v.tiles is None else (v.tiles.to(device), [v.grid])
     ids = prompt_ids(tok, prompt, [n_positions(mode, page.size)])
@@ -122,6 +130,7 @@ def _save_pretrained(self: NanoDeepseekOCR, save_directory):
     "What `save_pretrained` and `push_to_hub` write."
     save_file(self.state_dict(), Path(save_directory)/'model.safetensors')
     Path(save_directory, 'config.json').write_text(json.dumps(config_to_dict(self.cfg), indent=1))
+    if self.tok: self.tok.save(save_directory)
 
 @patch(cls_method=True)
 def from_pretrained(cls: NanoDeepseekOCR,
@@ -130,11 +139,12 @@ def from_pretrained(cls: NanoDeepseekOCR,
     "A model from a folder or the Hub; raises `UserError` if there is none or a tensor does not fit."
     folder = Path(name_or_path)
     if not folder.is_dir():
-        try: folder = Path(snapshot_download(str(name_or_path), allow_patterns=['config.json', 'model.safetensors'], **hub))
+        try: folder = Path(snapshot_download(str(name_or_path), allow_patterns=['config.json', 'model.safetensors', 'ranks.*'], **hub))
         except Exception as e: raise UserError(f'{str(name_or_path)!r} is no folder, and the Hub did not give it: {str(e).splitlines()[0]}') from None
     for name in 'config.json', 'model.safetensors':
         if not (folder/name).is_file(): raise UserError(f'{folder} holds no {name}')
     model = cls(config_from_dict(json.loads((folder/'config.json').read_text())))
+    if (folder/'ranks.tiktoken').is_file(): model.tok = load_tokenizer(folder/'ranks.tiktoken')
     try: model.load_state_dict(load_file(folder/'model.safetensors'))
     except RuntimeError as e: raise UserError(f'{folder/"model.safetensors"} does not fit its config.json: {str(e)[:300]}') from None
     return model

@@ -6,7 +6,6 @@
 __all__ = ['PatchEmbed', 'resize_abs_pos']
 
 # %% ../nbs/01_patch_embed.ipynb #b1550018
-import torch
 import torch.nn.functional as F
 from torch import nn
 

@@ -14,7 +14,6 @@ from .config import UserError, allow_dashes
 from .generate import Decoding, read_batch
 from .image import PAGE_SPLIT, get_mode, pages
 from .model import NanoDeepseekOCR
-from .tokenizer import load_tokenizer
 from .train import find_checkpoint, sample_table, table_samples
 
 # %% ../nbs/17_sample.ipynb #c8bc95d6
@@ -58,7 +57,7 @@ def run_sample(images, run, resume_step, prompt, mode, page_range, max_new_token
     model, samples = load_run(run, resume_step)
     if not images:
         cfg = model.cfg.train
-        print(format_samples(sample_table(model, load_tokenizer(), samples, mode or cfg.mode, cfg.seq_len)))
+        print(format_samples(sample_table(model, model.tokenizer(), samples, mode or cfg.mode, cfg.seq_len)))
         return 0
     texts, troubles = read_pages(model, images, prompt, mode, page_range, max_new_tokens)
     text = f'\n{PAGE_SPLIT}\n'.join(texts)

@@ -28,7 +28,7 @@ from torch.distributed.fsdp import FSDPModule, MixedPrecisionPolicy, fully_shard
 from torch.distributed.tensor import DTensor, distribute_tensor
 from tqdm import tqdm
 from .config import Config, TrainConfig, UserError, allow_dashes, config_to_dict, multiplies_bf16, set_seed
-from .config import allow_dashes, preset as get_preset
+from .config import preset as get_preset
 from .dataloader import Batches, collate, loader, tokenize_sample
 from .image import find_grid, get_mode, n_positions
 from .model import NanoDeepseekOCR
@@ -289,6 +289,7 @@ def save_checkpoint(model, run: Path, step: int,  # into `run/step_NNNNNN`
         if opts: _write(moments(model, opts), tmp/'optimizer.safetensors')
         if ranks()[0] == 0:
             if encoder: save_encoder(tmp, run/'deepencoder.safetensors')
+            if model.tok: model.tok.save(tmp)
             files = {'config.json': config_to_dict(model.cfg), 'state.json': dict(state or {}, step=step)}
             _finish(tmp, final, files, keep)
     except (OSError, SafetensorError, dcp.CheckpointException) as e: wrong = e
@@ -774,6 +775,7 @@ def prepare(args: dict) -> tuple:  # as `settle`; returns model, data, samples f
     data = Batches(mixture, tok, tc.mode, tc.seq_len, tc.batch // world // tc.accumulate, rank, world, pack=tc.pack)
     set_seed(tc.seed)
     model = NanoDeepseekOCR(cfg)
+    if args.get('tokenizer') not in (None, 'nano2k'): model.tok = tok
     load_encoder(model, args.get('init') or st.init)
     if args.get('gpt'): load_gpt(model, args['gpt'])
     return model, data, shown, probe, tok, stage
@@ -829,7 +831,7 @@ def run_stage(args: dict,             # the command line, None where it says not
     done = train(model, data, run, cfg.train, stage, probe, at, args)
     leave_ranks()
     if rank: return 0 if done else STOPPED
-    if not done: print(f'stopped by a signal; go on with the same command and --resume'); return STOPPED
+    if not done: print('stopped by a signal; go on with the same command and --resume'); return STOPPED
     if cfg.train.shard: model = NanoDeepseekOCR.from_pretrained(find_checkpoint(run)).to(_device())
     print(format_table(sample_table(model, tok, shown, cfg.train.mode, cfg.train.seq_len)))
     return 0

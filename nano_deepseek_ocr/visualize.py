@@ -20,10 +20,10 @@ import torch.nn.functional as F
 from .config import UserError, run_layer
 from .generate import Decoding, generate
 from .gpt import norm, rotate
-from .image import box_to_view, find_grid, get_mode, load_page, n_positions, png, square, views
+from .image import box_to_view, find_grid, get_mode, load_page, png, views
 from .model import prompt_ids
 from .sam import relative, window_partition
-from .tokenizer import check_vocab, load_tokenizer
+from .tokenizer import check_vocab
 
 # %% ../nbs/19_visualize.ipynb #520f4b3d
 @contextmanager
@@ -168,10 +168,10 @@ def look(model,
          prompt: str = '<image>\nFree OCR.',  # what to do with it
          answer: str = None,            # what is written; the model's own greedy answer if not said
          mode: str = None,              # resolution mode; the one the model was trained in if not said
-         tok=None,                      # the model's tokenizer; the package's own if not said
+         tok=None,                      # a tokenizer; the model's own if not said
          max_new_tokens: int = 512) -> Look:  # longest answer in tokens
     "Let a model read a page and keep what its layers got; raises `UserError` if prompt and page do not agree."
-    tok, mode, p = tok or load_tokenizer(), mode or model.cfg.train.mode, model.gpt.lm_head.weight
+    tok, mode, p = tok or model.tokenizer(), mode or model.cfg.train.mode, model.gpt.lm_head.weight
     check_vocab(tok, model.cfg.gpt.vocab_size)
     page = page if page is None else load_page(page)
     args, v, boxes = [None] * 3, None, np.zeros((0, 4))
@@ -309,9 +309,9 @@ def certainty(seen: Look):  # returns (tokens,) and (tokens,)
 @torch.no_grad()
 def alternatives(seen: Look, t: int,  # number of the token
                  k: int = 5,          # how many
-                 tok=None) -> list:   # the model's tokenizer; the package's own if not said
+                 tok=None) -> list:   # a tokenizer; the model's own if not said
     "The most probable tokens at a place of the answer, as (text, probability)."
-    tok, best = tok or load_tokenizer(), seen.logits[t].float().softmax(-1).topk(k)
+    tok, best = tok or seen.model.tokenizer(), seen.logits[t].float().softmax(-1).topk(k)
     return [(tok.decode([i]), p) for i, p in zip(best.indices.tolist(), best.values.tolist())]
 
 # %% ../nbs/19_visualize.ipynb #80f65ccc
@@ -477,7 +477,7 @@ def draw_reading(seen: Look, t: int,   # number of the token
                  layer,                # number of a GPT layer, or 'rollout'
                  head='mean',          # a number, or 'mean'
                  weights=None,         # what `gaze` gives for them, if it is at hand
-                 tok=None):            # the model's tokenizer; the package's own if not said; returns a figure
+                 tok=None):            # a tokenizer; the model's own if not said; returns a figure
     "While one token is written: the place on the page, the answer and its certainty, and the most probable tokens."
     if not 0 <= t < len(seen.pieces): raise UserError(f'no token {t}; the answer has 0 to {len(seen.pieces) - 1}')
     w = (gaze(seen, layer, head) if weights is None else weights)[t].nan_to_num().cpu().numpy()
@@ -560,7 +560,7 @@ def draw_health(run,                   # a folder in `runs/`
 # %% ../nbs/19_visualize.ipynb #a54db793
 def attention_explorer(model, page,       # a path or a PIL image
                        mode: str = None,  # resolution mode; the one the model was trained in if not said
-                       tok=None):         # the model's tokenizer; the package's own if not said; returns a widget
+                       tok=None):         # a tokenizer; the model's own if not said; returns a widget
     "Where the squares of a page look, and what they are like: `draw_attention` and `draw_similarity` with controls."
     import ipywidgets as W
     seen, parts = look(model, page, answer='', mode=mode, tok=tok), _parts(model)
@@ -615,7 +615,7 @@ def reading_explorer(model, page,                          # a path or a PIL ima
                      answer: str = None,                   # what is written; the model's own greedy answer if not said
                      mode: str = None,                     # resolution mode; the one of its training if not said
                      layer=None,                           # the layer to begin with; the last if not said
-                     tok=None,                             # the model's tokenizer; the package's own if not said
+                     tok=None,                             # a tokenizer; the model's own if not said
                      max_new_tokens: int = 512):           # longest answer in tokens; returns a widget
     "The answer, token by token: where on the page it is read, how sure the model is, what else it might write."
     import ipywidgets as W
