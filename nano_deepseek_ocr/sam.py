@@ -56,12 +56,13 @@ def attend_folded(q, k, v,       # (b,heads,n,d), n = h*w
 def attend_blocked(q, k, v, rows, cols,  # as in `attend_folded`
                    block: int = 1024):   # queries at a time
     "Attention with the bias made for one head and a block of queries at a time; memory linear in n. For use without gradients."
-    out = torch.empty_like(q)
+    out, scale = torch.empty_like(q), q.shape[-1]**-.5
     for n in range(q.shape[1]):
         for i in range(0, q.shape[2], block):
-            at = slice(None), slice(n, n + 1), slice(i, i + block)
-            bias = (rows[at].unsqueeze(-1) + cols[at].unsqueeze(-2)).flatten(3)
-            out[at] = F.scaled_dot_product_attention(q[at], k[:, n:n+1], v[:, n:n+1], attn_mask=bias)
+            at = slice(None), n, slice(i, i + block)
+            bias = (rows[at].unsqueeze(-1) + cols[at].unsqueeze(-2)).flatten(2)
+            if q.dtype == torch.bfloat16: out[at] = torch.baddbmm(bias, q[at], k[:, n].mT, alpha=scale).softmax(-1) @ v[:, n]
+            else: out[at] = F.scaled_dot_product_attention(q[at], k[:, n], v[:, n], attn_mask=bias)
     return out
 
 # %% ../nbs/02_sam.ipynb #30836ddc
