@@ -14,7 +14,7 @@ import torch
 import torch.nn.functional as F
 from .config import UserError
 from .gpt import GPT, KVCache, cache_mask, soft_cap
-from .image import load_page, n_positions, views
+from .image import get_mode, load_page, n_positions, views
 from .model import NanoDeepseekOCR, prompt_ids
 from .tokenizer import Tokenizer, check_vocab
 
@@ -255,7 +255,8 @@ def read_batch(model: NanoDeepseekOCR,
                ) -> list:                           # an `Answer` for each page
     "Read pages as one batch; raises `UserError` for a page that cannot be opened, or a prompt without its `<image>`."
     if not pages: raise UserError('no pages to read')
-    tok, mode, pages = tok or model.tokenizer(), mode or model.cfg.train.mode, [load_page(p) for p in pages]
+    tok, pages = tok or model.tokenizer(), [load_page(p) for p in pages]
+    mode = get_mode(mode or model.cfg.train.mode, max((p.size for p in pages), key=max)).name       # all pages in one
     cut = [views(p, mode) for p in pages]
     tiles = [v.tiles for v in cut if v.tiles is not None]
     prompts = [prompt_ids(tok, prompt, [n_positions(mode, p.size)]) for p in pages]

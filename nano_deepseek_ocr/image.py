@@ -28,8 +28,10 @@ class Mode:
 MODES = {m.name: m for m in (Mode('micro', 256, False), Mode('tiny', 512, False), Mode('small', 640, False), Mode('base', 1024, True),
                              Mode('large', 1280, True), Mode('gundam', 1024, True, 640), Mode('gundam-m', 1280, True, 1024))}
 
-def get_mode(name: str) -> Mode:  # the mode
+def get_mode(name: str,           # a mode's name, or 'auto': micro for pages that fit into it, else tiny
+             size: tuple = None) -> Mode:  # width and height of the page in pixels; returns the mode
     "The mode of that name; raises `UserError` with the names that exist."
+    if name == 'auto': name = 'micro' if size and max(size) <= MODES['micro'].size else 'tiny'
     if name not in MODES: raise UserError(f'no mode {name!r}; there are: {", ".join(MODES)}')
     return MODES[name]
 
@@ -58,7 +60,8 @@ def n_positions(mode: str,            # a mode's name
                 size: tuple,          # width and height of the page in pixels
                 most: int = 9) -> int:  # most tiles
     "How many places in the text a page takes, newlines and separator included."
-    m, n, size = get_mode(mode), get_mode(mode).size // 64, _page_size(size)
+    m, size = get_mode(mode, size), _page_size(size)
+    n = m.size // 64
     w, h = find_grid(size, m.tile, most) if m.tile else (1, 1)
     t = m.tile // 64
     return (n + 1) * n + 1 + ((t * w + 1) * t * h if w * h > 1 else 0)
@@ -67,7 +70,8 @@ def valid_tokens(mode: str,           # a mode's name
                  size: tuple,         # width and height of the page in pixels
                  most: int = 9) -> int:  # most tiles
     "How many vision tokens show the page and not padding (paper, equation 1)."
-    m, n, size = get_mode(mode), (get_mode(mode).size // 64)**2, _page_size(size)
+    m, size = get_mode(mode, size), _page_size(size)
+    n = (m.size // 64)**2
     w, h = find_grid(size, m.tile, most) if m.tile else (1, 1)
     tiles = w * h * (m.tile // 64)**2 if w * h > 1 else 0
     return tiles + (math.ceil(n * min(size) / max(size)) if m.pad else n)
@@ -123,7 +127,8 @@ def views(page,                    # a path or a PIL image
           mode: str,               # a mode's name
           most: int = 9) -> Views:  # most tiles
     "Cut a page as the mode says."
-    m, page = get_mode(mode), load_page(page)
+    page = load_page(page)
+    m = get_mode(mode, page.size)
     whole = _tensor(square(page, m.size, m.pad))
     w, h = find_grid(page.size, m.tile, most) if m.tile else (1, 1)
     if w * h == 1: return Views(whole)
@@ -144,7 +149,8 @@ def draw_views(page, mode: str, most: int = 9):  # a path or a PIL image, a mode
     from matplotlib.colors import ListedColormap
     from matplotlib.figure import Figure
     from matplotlib.patches import Rectangle
-    page, m = load_page(page), get_mode(mode)
+    page = load_page(page)
+    m = get_mode(mode, page.size)
     (w, h), (x, y, pw, ph) = find_grid(page.size, m.tile, most) if m.tile else (1, 1), _placed(page.size, m.size, m.pad)
     n, t, tiled = m.size // 64, m.tile // 64, w * h > 1
     fig = Figure(figsize=(6, 2.9), dpi=90); axs = fig.subplots(1, 3 if tiled else 2)
@@ -228,12 +234,12 @@ def pixels_to_box(box: tuple, size: tuple) -> tuple:  # in pixels; width and hei
 
 def box_to_view(box: tuple, size: tuple, mode: str) -> tuple:  # in 0..999; size of the page; a mode's name; returns pixels of the whole view
     "A box in the square that the encoder sees, padding included."
-    m = get_mode(mode); x, y, w, h = _placed(size, m.size, m.pad)
+    m = get_mode(mode, size); x, y, w, h = _placed(size, m.size, m.pad)
     return tuple(v / 999 * s + o for v, s, o in zip(box, (w, h, w, h), (x, y, x, y)))
 
 def view_to_box(box: tuple, size: tuple, mode: str) -> tuple:  # in pixels of the whole view; size of the page; a mode's name; returns 0..999
     "The way back from the encoder's square to the page."
-    m = get_mode(mode); x, y, w, h = _placed(size, m.size, m.pad)
+    m = get_mode(mode, size); x, y, w, h = _placed(size, m.size, m.pad)
     return pixels_to_box(tuple(v - o for v, o in zip(box, (x, y, x, y))), (w, h))
 
 def draw_boxes(page, regions: list):  # a path or a PIL image, regions from `parse_grounding`; returns a figure

@@ -7,6 +7,7 @@ __all__ = ['prompt_ids', 'NanoDeepseekOCR', 'most_probable']
 
 # %% ../nbs/09_model.ipynb #ecef342d
 import json
+from importlib.resources import files
 from pathlib import Path
 import torch
 from torch import nn
@@ -134,10 +135,11 @@ def _save_pretrained(self: NanoDeepseekOCR, save_directory):
 
 @patch(cls_method=True)
 def from_pretrained(cls: NanoDeepseekOCR,
-                    name_or_path,  # a folder, or a repository on the Hub
+                    name_or_path,  # 'reads', the small one of this package (notebook 14a); a folder; or a repository on the Hub
                     **hub):        # for the Hub: revision, token, cache_dir
     "A model from a folder or the Hub; raises `UserError` if there is none or a tensor does not fit."
     folder = Path(name_or_path)
+    if name_or_path == 'reads': folder = Path(files('nano_deepseek_ocr') / 'assets/reads')
     if not folder.is_dir():
         try: folder = Path(snapshot_download(str(name_or_path), allow_patterns=['config.json', 'model.safetensors', 'ranks.*'], **hub))
         except Exception as e: raise UserError(f'{str(name_or_path)!r} is no folder, and the Hub did not give it: {str(e).splitlines()[0]}') from None
