@@ -129,6 +129,7 @@ def check_config(cfg: Config) -> Config:  # the same config, if its parts fit to
 # %% ../nbs/00_config.ipynb #fb5a510b
 _NANO = TrainConfig(mode='micro', seq_len=1024, steps=120, batch=10, optimizer='muon', lr=1e-3, lr_table=1e-2, lr_new=1e-4, lr_muon=.03,
                     encoder_factor=.1, warmup=5)
+_READS = replace(_NANO, mode='auto', steps=800, batch=24, lr=5e-4, lr_table=1e-3, lr_new=5e-4, lr_muon=.006, encoder_factor=.3, warmup=30, workers=1)
 
 PRESETS = dict(
     d20=Config(),
@@ -137,7 +138,13 @@ PRESETS = dict(
         compressor=CompressorConfig(neck=96, mid=128, out=256),
         clip=CLIPConfig(dim=256, depth=2, heads=8, mlp=1024, grid=4),
         gpt=GPTConfig(sequence_len=1024, vocab_size=2048, n_layer=3, n_head=4, n_kv_head=4, n_embd=256),
-        train=_NANO, train2=replace(_NANO, seq_len=2048)))
+        train=_NANO, train2=replace(_NANO, seq_len=2048)),
+    reads=Config('reads',
+        sam=SAMConfig(img_size=512, dim=192, depth=4, heads=6, mlp=768, window=8, global_blocks=(3,)),
+        compressor=CompressorConfig(neck=128, mid=192, out=320),
+        clip=CLIPConfig(dim=320, depth=2, heads=5, mlp=1280, grid=8),
+        gpt=GPTConfig(sequence_len=1024, vocab_size=266, n_layer=6, n_head=4, n_kv_head=4, n_embd=256),
+        train=_READS, train2=replace(_READS, steps=100, lr=1e-4, lr_table=2e-4, lr_new=1e-4, lr_muon=.001)))
 
 def preset(name: str = 'nano',  # one of `PRESETS`
           ) -> Config:          # the preset, checked

@@ -102,10 +102,12 @@ def _like(t, p):        # the part of `t` that this rank keeps of `p`
 
 class Muon(torch.optim.Optimizer):
     "Orthogonalized momentum, as `torch.optim.Muon` with its original scaling; in bf16 on GPUs, else as the gradients."
-    def __init__(self, params,            # two-dimensional parameters
+    def __init__(self, params,            # matrices; a convolution counts as one of (out, in x height x width)
                  lr: float = .02,         # length of a step
-                 momentum: float = .95):  # Nesterov momentum
+                 momentum: float = .95,   # Nesterov momentum
+                 bf16: bool = False):     # orthogonalize in bf16 on a CPU too?
         super().__init__(params, dict(lr=lr, momentum=momentum))
+        self.bf16 = bf16
 
     @torch.no_grad()
     def step(self):
@@ -113,14 +115,14 @@ class Muon(torch.optim.Optimizer):
         for group in self.param_groups:
             shapes = {}
             for p in group['params']:
-                if p.grad is not None: shapes.setdefault(p.shape, []).append(p)
+                if p.grad is not None: shapes.setdefault((len(p), math.prod(p.shape[1:])), []).append(p)
             for (r, c), ps in shapes.items():
                 for p in ps:
                     if 'momentum' not in self.state[p]: self.state[p]['momentum'] = torch.zeros_like(p)
                     self.state[p]['momentum'].lerp_(p.grad, 1 - group['momentum'])
-                g = torch.stack([_whole(p.grad.lerp(self.state[p]['momentum'], group['momentum'])) for p in ps])
-                u = orthogonalize(g.bfloat16() if g.is_cuda else g).to(g.dtype)
-                for p, u in zip(ps, u): p.add_(_like(u, p), alpha=-group['lr'] * max(1, r / c) ** .5)
+                g = torch.stack([_whole(p.grad.lerp(self.state[p]['momentum'], group['momentum'])).reshape(r, c) for p in ps])
+                u = orthogonalize(g.bfloat16() if g.is_cuda or self.bf16 else g).to(g.dtype)
+                for p, u in zip(ps, u): p.add_(_like(u.view(p.shape), p), alpha=-group['lr'] * max(1, r / c) ** .5)
 
 # %% ../nbs/14_train.ipynb #983e1378
 _NEW = ('sam_model.net_2', 'sam_model.net_3', 'projector', 'image_newline', 'view_seperator')
@@ -148,7 +150,8 @@ def optimizers(model,                 # its trainable parameters are taken
             adamw.setdefault((_rate(n, tc), decay), []).append(p)
     groups = [dict(params=ps, lr=lr, base_lr=lr, weight_decay=wd) for (lr, wd), ps in adamw.items()]
     out = [torch.optim.AdamW(groups, betas=(.9, .95), fused=groups[0]['params'][0].is_cuda)]
-    if muon: out.append(Muon([dict(params=ps, lr=lr, base_lr=lr) for lr, ps in muon.items()]))
+    half = uses_bf16(tc.dtype, groups[0]['params'][0].device)
+    if muon: out.append(Muon([dict(params=ps, lr=lr, base_lr=lr) for lr, ps in muon.items()], bf16=half))
     return out
 
 # %% ../nbs/14_train.ipynb #ef07ea5e
@@ -839,11 +842,20 @@ def run_stage(args: dict,             # the command line, None where it says not
 # %% ../nbs/14_train.ipynb #ba369ff5
 STOPPED = 75    # exit code after a signal: saved, try again
 
+def _run(args, resume, dry_run):
+    if not args['recipe']: return run_stage(args, resume, dry_run)
+    more = [k for k, v in args.items() if v is not None and k not in ('recipe', 'stage')]
+    if args['recipe'] != 'reads': raise UserError(f"no recipe {args['recipe']!r}; there is: reads")
+    if more: raise UserError(f"--recipe decides everything but --stage; it does not take --{', --'.join(more)}")
+    from nano_deepseek_ocr.reads import run_recipe                   # notebook 14a, which builds on this one
+    return run_recipe(args['stage'])
+
 if __name__ == '__main__': allow_dashes(sys.argv)
 
 @call_parse
 def main(stage: int = None,        # 1: everything trains (the default); 2: SAM and compressor frozen, 10 % text
-         preset: str = None,       # sizes of the model: nano (the default) or d20
+         recipe: str = None,       # reads: train the small model of this package, stages 0, 1 and 2 (or --stage alone), from nothing
+         preset: str = None,       # sizes of the model: nano (the default), reads or d20
          data: str = None,         # JSON list of {id, image, prompt, answer}, or a task such as synth; else ten drawn pages
          data_root: str = None,    # folder with a copy of the data, instead of the Hub
          text: str = None,         # stage 2: a task without pages; text of this Python if not given
@@ -875,7 +887,7 @@ def main(stage: int = None,        # 1: everything trains (the default); 2: SAM 
     args = {k: v or None if isinstance(v, bool) else v for k, v in locals().items() if k not in ('resume', 'dry_run')}
     join_ranks()
     me = 'error: ' if ranks()[0] == 0 else f'rank {ranks()[0]}: '
-    try: code = run_stage(args, resume, dry_run)
+    try: code = _run(args, resume, dry_run)
     except UserError as e: sys.exit(f'{me}{" ".join(str(e).split())}')
     except OSError as e:
         if e.errno not in (errno.ENOSPC, errno.EDQUOT): raise
