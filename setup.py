@@ -19,7 +19,7 @@ setup(
     license='Apache-2.0',
     keywords=cfg['keywords'].split(),
     packages=find_packages(include=[cfg['lib_path'], cfg['lib_path'] + '.*']),
-    package_data={cfg['lib_path']: ['assets/*']},
+    package_data={cfg['lib_path']: ['assets/*', 'assets/*/*']},
     python_requires='>=' + cfg['min_python'],
     install_requires=cfg['requirements'].split(),
     extras_require={'eval': cfg['eval_requirements'].split(),
