@@ -54,7 +54,8 @@ def run_sample(images, run, resume_step, prompt, mode, page_range, max_new_token
     if '<image>' not in prompt: raise UserError(f'the prompt needs <image> where the page belongs: {prompt!r}')
     for source in images:
         if not any(c in source for c in '*?[') and not Path(source).exists(): raise UserError(f'no file or folder {source!r}')
-    model, samples = load_run(run, resume_step)
+    if images and not (run or resume_step): model = NanoDeepseekOCR.from_pretrained('reads').eval()
+    else: model, samples = load_run(run or 'runs/stage1', resume_step)
     if not images:
         cfg = model.cfg.train
         print(format_samples(sample_table(model, model.tokenizer(), samples, mode or cfg.mode, cfg.seq_len)))
@@ -71,7 +72,7 @@ if __name__ == '__main__': allow_dashes(sys.argv)
 
 @call_parse
 def main(images: Param('pictures, PDFs, folders or globs; the pages of the run if none is named', str, nargs='*'),
-         run: str = 'runs/stage1',          # folder of the run
+         run: str = None,                   # folder of the run; if not said, pages of yours are read by the model of this package
          resume_step: int = None,           # checkpoint; the newest if not said
          prompt: str = '<image>\nFree OCR.',  # what to ask
          mode: str = None,                  # resolution mode; the model's own if not said

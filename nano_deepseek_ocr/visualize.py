@@ -7,14 +7,13 @@ __all__ = ['PARTS', 'calls', 'sam_scores', 'put_in_grid', 'clip_weights', 'gpt_w
            'Look', 'look', 'pick_layer', 'pick_head', 'attention_map', 'features', 'pca_rgb', 'similarity',
            'reading_attention', 'rollout', 'gaze', 'certainty', 'alternatives', 'char_boxes', 'line_gaze', 'animation',
            'view_image', 'draw_grid', 'draw_attention', 'draw_similarity', 'draw_parts', 'lay_out', 'draw_reading',
-           'read_metrics', 'health', 'draw_health', 'attention_explorer', 'reading_explorer', 'health_explorer']
+           'health', 'draw_health', 'attention_explorer', 'reading_explorer', 'health_explorer']
 
 # %% ../nbs/19_visualize.ipynb #cd4dc0ae
-import codecs, io, json
+import codecs, io
 from contextlib import contextmanager
 from dataclasses import dataclass
 from html import escape
-from pathlib import Path
 import numpy as np, torch
 import torch.nn.functional as F
 from .config import UserError, run_layer
@@ -24,6 +23,7 @@ from .image import box_to_view, find_grid, get_mode, load_page, png, views
 from .model import prompt_ids
 from .sam import relative, window_partition
 from .tokenizer import check_vocab
+from .train import collapse_warning, read_metrics
 
 # %% ../nbs/19_visualize.ipynb #520f4b3d
 @contextmanager
@@ -93,7 +93,7 @@ def token_boxes(size: tuple,            # width and height of the page in pixels
                 mode: str,              # a mode's name
                 most: int = 9):         # most tiles; returns (positions,4)
     "Left, top, right, bottom of each vision position in pixels of the page; nan for newlines and separator."
-    m, (W, H), none = get_mode(mode), size, (np.nan,) * 4
+    m, (W, H), none = get_mode(mode, size), size, (np.nan,) * 4
     x0, y0, x1, y1 = box_to_view((0, 0, 999, 999), size, mode)
     w, h = find_grid(size, m.tile, most) if m.tile else (1, 1)
     grids = [(m.tile // 64 * w, m.tile // 64 * h, (0, 0, W, H))] if w * h > 1 else []
@@ -507,31 +507,19 @@ def draw_reading(seen: Look, t: int,   # number of the token
     return fig
 
 # %% ../nbs/19_visualize.ipynb #6531a7ef
-def read_metrics(run) -> list:  # a folder in `runs/`; returns a dict for each step
-    "The lines of a run's `metrics.jsonl`; the last may be half written. Raises `UserError` if there is none."
-    path, out = Path(run, 'metrics.jsonl'), []
-    if not path.is_file(): raise UserError(f'no {path}: {str(run)!r} is not the folder of a run')
-    lines = path.read_text(encoding='utf-8').splitlines()
-    for i, line in enumerate(lines):
-        try: out.append(json.loads(line))
-        except json.JSONDecodeError:
-            if i + 1 < len(lines): raise UserError(f'{path}, line {i + 1}: not JSON') from None
-    if not out: raise UserError(f'{path} has no whole line yet')
-    return out
-
 def health(m: dict) -> str:  # an evaluation's line
     "What the meters of an evaluation mean, in a sentence."
-    gain, cos = m['vision_gain_first'], m['cos_projector']
-    if cos > .999: return f'Collapsed: to the encoder all pages are the same (cosine {cos:.4f}).'
-    if gain < .05: return f'Blind: a wrong page costs only {gain:.3f} nats, so the text does not come from the page.'
-    return f'Looking: a wrong page costs {gain:.2f} nats on the first tokens, and pages differ (cosine {cos:.2f}).'
+    wrong = collapse_warning(m)
+    if wrong: return wrong[0].upper() + wrong[1:] + '.'
+    return f"Looking: a wrong page costs {m['vision_gain_first']:.2f} nats on the first tokens, and pages differ (cosine {m['cos_projector']:.2f})."
 
 def draw_health(run,                   # a folder in `runs/`
                 smooth: float = .8,    # 0: the loss of each step; near 1: its slow mean
                 log: bool = True):     # is the loss on a logarithmic scale? returns a figure
-    "Loss, vision gain, feature cosines and speed of a run."
+    "Loss, vision gain, feature cosines and speed of a run; raises `UserError` if there is none."
     from matplotlib.ticker import NullFormatter
     steps = read_metrics(run); seen = [m for m in steps if 'val_loss' in m]
+    if not steps: raise UserError(f'no metrics in {str(run)!r}: it is not the folder of a run, or it has only begun')
     places = [(x, y, .40, .28) for y in (.56, .09) for x in (.07, .57)]
     fig, (loss, gain, cos, speed) = _panels(6.4, 3.9, *places)
     x, ema = [m['step'] for m in steps], [steps[0]['loss']]

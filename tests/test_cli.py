@@ -48,12 +48,25 @@ def test_sample_reads_a_picture_and_an_earlier_step(stage1):
     from nano_deepseek_ocr.synth import overfit_pages
     page = overfit_pages()[0]
     page['image'].save(cwd/'page.png')
-    r = run(cwd, 'nano_deepseek_ocr.sample', 'page.png', '--prompt', page['prompt'])
+    r = run(cwd, 'nano_deepseek_ocr.sample', 'page.png', '--run', 'runs/stage1', '--prompt', page['prompt'])
     assert r.returncode == 0, r.stderr[-2000:]
     assert page['answer'] in r.stdout
     steps = sorted(p.name for p in (cwd/'runs/stage1').glob('step_*'))
     r = run(cwd, 'nano_deepseek_ocr.sample', '--resume_step', int(steps[0][5:]))
     assert r.returncode == 0 and 'EXPECTED' in r.stdout
+
+
+def test_sample_reads_a_page_it_has_never_seen(tmp_path):
+    import numpy as np
+    from rapidfuzz.distance import Levenshtein
+    from nano_deepseek_ocr.reads import lettered
+    pages = [lettered(np.random.default_rng(n), kind='word') for n in range(4)]
+    for n, page in enumerate(pages): page['image'].save(tmp_path/f'{n}.png')
+    r = run(tmp_path, 'nano_deepseek_ocr.sample', *(f'{n}.png' for n in range(4)), '--out', 'book.md')
+    assert r.returncode == 0, r.stderr[-2000:]
+    texts = [t.strip() for t in (tmp_path/'book.md').read_text().split('<--- Page Split --->')]
+    wrong = sum(Levenshtein.distance(t, p['answer']) for t, p in zip(texts, pages, strict=True))
+    assert wrong < .4 * sum(len(p['answer']) for p in pages), texts
 
 
 @needs_stage1
@@ -125,6 +138,8 @@ def test_bad_data_is_one_line(tmp_path, case):
     (['train', '--stage', '7'], ['7', '1']), (['train', '--steps', '0'], ['steps']), (['train', '--optimizer', 'sgd'], ['sgd', 'muon']),
     (['train', '--shard', 'fsdp'], ['fsdp', 'torchrun']), (['train', '--batch', '3', '--accumulate', '2'], ['--batch 3', 'multiple of 2']),
     (['train', '--stage', '2'], ['runs/stage1', '--stage 1']), (['train', '--data', 'none.json'], ['none.json']),
+    (['train', '--recipe', 'cake'], ['cake', 'reads']), (['train', '--recipe', 'reads', '--steps', '5'], ['--steps']),
+    (['train', '--recipe', 'reads', '--stage', '3'], ['3', '0']), (['train', '--recipe', 'reads', '--stage', '1'], ['stage 0']),
     (['sample', '--run', 'runs/none'], ['runs/none']), (['sample', 'none.png', '--run', 'runs/none'], ['none'])])
 def test_bad_arguments_are_one_line(tmp_path, args, words):
     check_refusal(run(tmp_path, f'nano_deepseek_ocr.{args[0]}', *args[1:]), words)
