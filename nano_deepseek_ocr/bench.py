@@ -4,10 +4,11 @@
 
 # %% auto #0
 __all__ = ['Peak', 'measure', 'matmul_peak', 'bandwidth', 'peer_encoder', 'bench_encoder', 'peer_gpt', 'bench_decode',
-           'bench_pages', 'bench_loader', 'bench_table', 'plot_bench', 'Table', 'drawn_batch', 'bench_train', 'main']
+           'bench_pages', 'bench_imports', 'bench_loader', 'bench_table', 'plot_bench', 'Table', 'drawn_batch',
+           'bench_train', 'main']
 
 # %% ../nbs/20_bench.ipynb #2588e982
-import ctypes, json, platform, statistics, sys, tempfile, time
+import ctypes, json, platform, statistics, subprocess, sys, tempfile, time
 from dataclasses import replace
 from pathlib import Path
 import torch
@@ -163,6 +164,14 @@ def bench_pages(rounds: int = 5) -> list:  # times each is timed; returns rows o
     finally: torch.set_num_threads(threads)
     return [_row('page 3000x4000 to base', k, got[k], pages_per_s=1 / got[k]['seconds'], share=got['Pillow, resize only']['seconds'] / got[k]['seconds'], limit='resize') for k in got]
 
+# %% ../nbs/20_bench.ipynb #20b0a002
+def bench_imports(rounds: int = 3) -> list:  # times each is timed; returns rows of a table
+    "A new Python that imports the model and its reader, beside transformers' own nanochat, and torch alone as the limit."
+    start = lambda line: lambda: subprocess.run([sys.executable, '-c', line], check=True, capture_output=True)
+    got = measure(dict(ours=start('from nano_deepseek_ocr.generate import read_batch'), transformers=start('from transformers import NanoChatForCausalLM'),
+                       torch=start('import torch')), rounds)
+    return [_row('import', k, got[k] | dict(memory_mb=None), share=got['torch']['seconds'] / got[k]['seconds'], limit='torch') for k in ('ours', 'transformers')]
+
 # %% ../nbs/20_bench.ipynb #3e9b7a45
 def _seconds_a_batch(batches, workers, n):
     "Seconds that each of n batches takes when they are asked for as fast as they come."
@@ -279,13 +288,14 @@ def bench_train(cfg: Config,              # sizes, and in `train` batch, mode, o
 # %% ../nbs/20_bench.ipynb #d7c1cc44
 _BENCHES = dict(encoder=lambda cfg, dt, side, dev, n: bench_encoder(cfg, side, dt, dev, n),
                 decode=lambda cfg, dt, side, dev, n: bench_decode(cfg, dt, dev, n), pages=lambda cfg, dt, side, dev, n: bench_pages(rounds=n),
+                imports=lambda cfg, dt, side, dev, n: bench_imports(n),
                 loader=lambda cfg, dt, side, dev, n: bench_loader(cfg, dev, n),
                 train=lambda cfg, dt, side, dev, n: [r for s in (1, 2) for r in bench_train(cfg, s, dtype=dt, device=dev, rounds=n)])
 
 if __name__ == '__main__': allow_dashes(sys.argv)
 
 @call_parse
-def main(what: str,                # encoder, decode, pages, loader, train, or all but train
+def main(what: str,                # encoder, decode, pages, imports, loader, train, or all
          preset: str = 'd20',      # size of the model: d20 or nano
          dtype: str = 'both',      # fp32, bf16 or both
          side: int = 1024,         # side of the page in pixels
@@ -300,8 +310,10 @@ def main(what: str,                # encoder, decode, pages, loader, train, or a
         for name, value, known in ('benchmark', what, [*_BENCHES, 'all']), ('dtype', dtype, [*_DTYPES, 'both']):
             if value not in known: raise UserError(f'no {name} {value!r}; there are: {", ".join(known)}')
         cfg, rows = replace(cfg, train=replace(cfg.train, batch=batch, recompute=recompute)), []
-        for name in [b for b in _BENCHES if b != 'train'] if what == 'all' else [what]:
-            for dt in ['fp32'] if name in ('pages', 'loader') else _DTYPES if dtype == 'both' else [dtype]: rows += _BENCHES[name](cfg, dt, side, dev, rounds)
+        small = replace(get_preset('nano'), train=replace(get_preset('nano').train, batch=batch, recompute=recompute))
+        for name in _BENCHES if what == 'all' else [what]:
+            sizes = small if what == 'all' and dev == 'cpu' and name in ('loader', 'train') else cfg     # a step of d20 takes minutes there
+            for dt in ['fp32'] if name in ('pages', 'imports', 'loader') else _DTYPES if dtype == 'both' else [dtype]: rows += _BENCHES[name](sizes, dt, side, dev, rounds)
     except UserError as e: sys.exit(f'error: {e}')
     print(f'{platform.machine()}, {torch.get_num_threads()} threads, {dev}, torch {torch.__version__}\n\n{bench_table(rows)}')
     if out: Path(out).write_text(json.dumps(rows, indent=1))
