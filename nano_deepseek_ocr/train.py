@@ -4,10 +4,10 @@
 
 # %% auto #0
 __all__ = ['STAGES', 'STOPPED', 'token_losses', 'swap_pages', 'vision_gain', 'feature_cosines', 'collapse_warning',
-           'orthogonalize', 'Muon', 'optimizers', 'Stage', 'get_stage', 'set_stage', 'parts', 'rate_factor', 'ranks',
-           'summed', 'join_ranks', 'leave_ranks', 'is_lost', 'moments', 'load_moments', 'save_encoder',
-           'save_checkpoint', 'find_checkpoint', 'read_metrics', 'load_encoder', 'load_gpt', 'sample_table',
-           'format_table', 'to_device', 'uses_bf16', 'autocast', 'Step', 'spread', 'encoder_flops', 'gpt_flops',
+           'orthogonalize', 'Muon', 'uses_bf16', 'optimizers', 'Stage', 'get_stage', 'set_stage', 'parts',
+           'rate_factor', 'ranks', 'summed', 'join_ranks', 'leave_ranks', 'is_lost', 'moments', 'load_moments',
+           'save_encoder', 'save_checkpoint', 'find_checkpoint', 'read_metrics', 'load_encoder', 'load_gpt',
+           'sample_table', 'format_table', 'to_device', 'autocast', 'Step', 'spread', 'encoder_flops', 'gpt_flops',
            'step_flops', 'peak_flops', 'train', 'plot_run', 'activation_bytes', 'plan', 'settle', 'table_samples',
            'prepare', 'earlier', 'run_stage', 'main']
 
@@ -134,6 +134,10 @@ def _rate(name, tc):
     if any(t in name for t in _TABLES): return tc.lr_table
     if any(f'deepencoder.{k}' in name for k in _NEW): return tc.lr_new
     return tc.lr * (tc.encoder_factor if name.startswith('deepencoder.') else 1.)
+
+def uses_bf16(dtype: str, device: torch.device) -> bool:  # 'auto', 'bf16' or 'fp32'
+    "Whether to multiply in bf16: always, never, or where the hardware does it faster than fp32."
+    return dtype == 'bf16' or dtype == 'auto' and multiplies_bf16(device.type)
 
 def optimizers(model,                 # its trainable parameters are taken
                tc: TrainConfig) -> list:  # optimizer and rates; one or two optimizers
@@ -392,10 +396,6 @@ def to_device(batch: dict, device) -> dict:  # the same batch, tensors moved
     return {k: v.to(device, non_blocking=True) if torch.is_tensor(v) else v for k, v in batch.items()}
 
 # %% ../nbs/14_train.ipynb #9209f3f6
-def uses_bf16(dtype: str, device: torch.device) -> bool:  # 'auto', 'bf16' or 'fp32'
-    "Whether to multiply in bf16: always, never, or where the hardware does it faster than fp32."
-    return dtype == 'bf16' or dtype == 'auto' and multiplies_bf16(device.type)
-
 def autocast(device: torch.device, dtype: str = 'auto'):  # as in `uses_bf16`; a context for the forward pass
     "bf16 products over fp32 weights, or nothing."
     return torch.autocast(device.type, torch.bfloat16, enabled=uses_bf16(dtype, device))
