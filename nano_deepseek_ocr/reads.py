@@ -29,7 +29,7 @@ from .model import NanoDeepseekOCR, prompt_ids
 from .synth import FONTS, Canvas, _INKS, _PAPER, english, font
 from .tasks import TaskMixture, get_task
 from .tokenizer import Tokenizer, load_tokenizer
-from .train import (STAGES, STOPPED, Muon, _device, _rewind, autocast, find_checkpoint, load_moments, ranks,
+from .train import (STAGES, STOPPED, Muon, _device, _next_batches, _rewind, _signals, autocast, find_checkpoint, load_moments, ranks,
                                      sample_table, save_checkpoint, swap_pages, to_device, train)
 
 # %% ../nbs/14a_reads.ipynb #acce615a
@@ -360,7 +360,7 @@ def _optimizers(net):
 def fit(net, pages, run: Path,       # an `Eye`, a `Reader` or `Both`; its batches; folder of the run
         steps: int, every: int = 200,   # in all; between checkpoints
         rate: float = 1.,               # all learning rates are multiplied by this
-        workers: int = 1):              # processes that draw ahead
+        workers: int = 1) -> bool:      # processes that draw ahead; returns False if a signal ended it
     "Train half of the model, or both, from where `run` stands; metrics and checkpoints as in notebook 14."
     device, run, start = next(net.parameters()).device, Path(run), 0
     run.mkdir(parents=True, exist_ok=True)
@@ -375,12 +375,18 @@ def fit(net, pages, run: Path,       # an `Eye`, a `Reader` or `Both`; its batch
     feed = torch.utils.data.DataLoader(pages, batch_size=None, sampler=range(start, steps), num_workers=workers, prefetch_factor=4 if workers else None)
     bar = tqdm(feed, run.name, steps, initial=start, mininterval=1, disable=None)
     begin = time.time() - (lines[-1]['seconds'] if lines else 0)
-    with open(run/'metrics.jsonl', 'a') as log:
-        for step, batch in enumerate(bar, start + 1):
+    save = lambda step: save_checkpoint(net, run, step, opts, dict(stage=0), keep=1)
+    with _signals() as got, open(run/'metrics.jsonl', 'a') as log:
+        batches = iter(bar)
+        for step in range(start + 1, steps + 1):
+            batch = _next_batches(batches, 1, got)
+            if got:
+                if step - 1 > start: save(step - 1)
+                return False
             set_seed(step)
             factor = rate * min(1, step / 50, 1.01 - step / steps)
             for g in (g for o in opts for g in o.param_groups): g['lr'] = g['base_lr'] * factor
-            with autocast(device): loss, seen = net(to_device(batch, device))
+            with autocast(device): loss, seen = net(to_device(batch[0], device))
             loss.backward()
             norm = nn.utils.clip_grad_norm_(net.parameters(), 1.)
             if not norm.isfinite(): raise UserError(f'the gradient is {norm} at step {step}; the last checkpoint is good')
@@ -388,8 +394,8 @@ def fit(net, pages, run: Path,       # an `Eye`, a `Reader` or `Both`; its batch
             ema = {k: v if ema is None else .95 * ema[k] + .05 * v for k, v in dict(loss=loss.item(), **seen).items()}
             bar.set_postfix_str(' '.join(f'{k} {v:.2f}' for k, v in ema.items()), refresh=False)
             log.write(json.dumps(dict(step=step, lr=factor, seconds=time.time() - begin) | ema) + '\n'); log.flush()
-            if step % every == 0 or step == steps: save_checkpoint(net, run, step, opts, dict(stage=0), keep=1)
-    return net
+            if step % every == 0 or step == steps: save(step)
+    return True
 
 # %% ../nbs/14a_reads.ipynb #18f7b346
 def _code(root):  # of the runs in this folder; made where there is none
@@ -407,16 +413,19 @@ def _weights(root, part):  # of the newest checkpoint of a run of stage 0
 
 def train_halves(root: Path = 'runs',     # folder of the runs
                  steps: dict = dict(eye=4000, reader=2500, both=700),  # of each part
-                 parts: tuple = ('eye', 'reader', 'both')):  # eye and reader may train in two processes side by side
+                 parts: tuple = ('eye', 'reader', 'both')) -> bool:  # eye and reader may train in two processes; False: ended by a signal
     "Stage 0: the eye learns to write the code, the reader to read it, then both together; goes on where it stopped."
     cfg, device, root = preset('reads'), _device(), Path(root)
     code = _code(root)
-    if 'eye' in parts: fit(Eye(cfg, code).to(device), EyePages(steps['eye']), root/'reads-eye', steps['eye'])
-    if 'reader' in parts: fit(Reader(cfg, code).to(device), ReaderPages(steps['reader']), root/'reads-reader', steps['reader'])
-    if 'both' in parts:
-        net = Both(cfg, code)
-        net.eye.load_state_dict(_weights(root, 'eye')); net.reader.load_state_dict({k: v for k, v in _weights(root, 'reader').items() if not k.startswith('code.')})
-        fit(net.to(device), ReaderPages(steps['both'], seed=1, draw=True), root/'reads-both', steps['both'], rate=.35)
+    halves = dict(eye=lambda: (Eye(cfg, code), EyePages(steps['eye'])), reader=lambda: (Reader(cfg, code), ReaderPages(steps['reader'])))
+    for part in parts:
+        if part in halves: net, pages = halves[part]()
+        else:
+            net, pages = Both(cfg, code), ReaderPages(steps['both'], seed=1, draw=True)
+            net.eye.load_state_dict(_weights(root, 'eye'))
+            net.reader.load_state_dict({k: v for k, v in _weights(root, 'reader').items() if not k.startswith('code.')})
+        if not fit(net.to(device), pages, root/f'reads-{part}', steps[part], rate=.45 if part == 'both' else 1): return False
+    return True
 
 def join_halves(root: Path = 'runs') -> NanoDeepseekOCR:  # where `train_halves` left them
     "One model out of eye and reader; raises `UserError` if they have not been trained together."
@@ -480,8 +489,10 @@ def accuracy(model, kind: str,       # 'word', or one of `MIX`
 def run_recipe(stage: int = None) -> int:  # 0, 1 or 2; None: all in turn; returns the exit code
     "Train the model that reads, in `runs/reads*`; raises `UserError` for a stage that does not exist, or whose beginning is missing."
     if stage not in (None, 0, 1, 2): raise UserError(f'the recipe has no stage {stage}; there are: 0 (the halves apart), 1 (all), 2 (SAM and compressor rest)')
-    if stage in (None, 0): train_halves()
-    for s in (1, 2) if stage is None else (stage,) * (stage > 0):
-        begin = join_halves() if s == 1 else NanoDeepseekOCR.from_pretrained(find_checkpoint('runs/reads1'))
-        if not train_whole(s, Path(f'runs/reads{s}'), begin): return STOPPED
-    return 0
+    done = train_halves() if stage in (None, 0) else True
+    for n in (1, 2) if stage is None else (stage,) * (stage > 0):
+        if not done: break
+        begin = join_halves() if n == 1 else NanoDeepseekOCR.from_pretrained(find_checkpoint('runs/reads1'))
+        done = train_whole(n, Path(f'runs/reads{n}'), begin)
+    if not done: print('stopped by a signal; go on with the same command')
+    return 0 if done else STOPPED
