@@ -298,8 +298,9 @@ def reads_report(r: dict, label: str) -> str:  # from `reads_results`; markdown
 
 def _run_reads(a, model):
     r = reads_results(model, a.pages or 64)
-    _save(a.out, 'reads', dict(label=a.label) | r, reads_report(r, a.label))
-    (a.out/'curve.png').write_bytes(png(plot_curve({a.label: r['curve']})))
+    label = f'reads: {a.model}' + f' step {a.step}' * bool(a.step)                    # pages of two sizes, so no mode
+    _save(a.out, 'reads', dict(label=label) | r, reads_report(r, label))
+    (a.out/'curve.png').write_bytes(png(plot_curve({label: r['curve']})))
 
 # %% ../nbs/18_evaluate.ipynb #e055b632
 def saved_answers(path, rows: list = None) -> tuple:  # a folder or a result file; rows of image and label, if known

@@ -75,11 +75,10 @@ def lettered(rng,                          # numpy's generator
              kind: str = None,             # one of `MIX`, or 'word': one string of up to 12 letters; drawn if not said
              lines: int = None,            # most lines; 0: as many as fit; drawn if not said
              split: str = 'train',         # which English
-             px: tuple = (15, 19),         # smallest and largest type
              draw: bool = True) -> dict:   # returns id, image (None if not drawn), prompt, answer, boxes (of each line), letters [(character, x, y)]
-    "A page of text at any place, and where the middle of each letter stands."
+    "A page of text at any place, 15 to 19 pixels high, and where the middle of each letter stands."
     kind = kind or str(rng.choice(list(MIX), p=list(MIX.values())))
-    h, name = int(rng.integers(px[0], px[1] + 1)), list(FONTS)[rng.integers(len(FONTS))]
+    h, name = int(rng.integers(15, 20)), list(FONTS)[rng.integers(len(FONTS))]
     face, step = font(name, h), int(h * (1.3 + .3 * rng.random()))
     fit = (size - 4) // step
     n = fit if lines == 0 else min(fit, lines or int(rng.integers(1, fit + 1)))
@@ -212,7 +211,7 @@ def as_images(pages):  # from `lettered`; returns (b,3,S,S) in -1..1
 
 class EyePages(torch.utils.data.Dataset):
     "Batch `i`: pages full of text of 256 pixels, one batch in seven of 512, and their letters."
-    def __init__(self, steps: int, batch: int = 16, seed: int = 0): self.steps, self.batch, self.seed = steps, batch, seed
+    def __init__(self, batch: int = 16, seed: int = 0): self.batch, self.seed = batch, seed
 
     def __getitem__(self, i):
         rng = np.random.default_rng((77, self.seed, i))
@@ -417,7 +416,7 @@ def train_halves(root: Path = 'runs',     # folder of the runs
     "Stage 0: the eye learns to write the code, the reader to read it, then both together; goes on where it stopped."
     cfg, device, root = preset('reads'), _device(), Path(root)
     code = _code(root)
-    halves = dict(eye=lambda: (Eye(cfg, code), EyePages(steps['eye'])), reader=lambda: (Reader(cfg, code), ReaderPages(steps['reader'])))
+    halves = dict(eye=lambda: (Eye(cfg, code), EyePages()), reader=lambda: (Reader(cfg, code), ReaderPages(steps['reader'])))
     for part in parts:
         if part in halves: net, pages = halves[part]()
         else:
@@ -489,6 +488,7 @@ def accuracy(model, kind: str,       # 'word', or one of `MIX`
 def run_recipe(stage: int = None) -> int:  # 0, 1 or 2; None: all in turn; returns the exit code
     "Train the model that reads, in `runs/reads*`; raises `UserError` for a stage that does not exist, or whose beginning is missing."
     if stage not in (None, 0, 1, 2): raise UserError(f'the recipe has no stage {stage}; there are: 0 (the halves apart), 1 (all), 2 (SAM and compressor rest)')
+    if stage in (None, 0) and ranks()[1] > 1: raise UserError('stage 0 trains in one process; start it without torchrun, then stages 1 and 2 with it')
     done = train_halves() if stage in (None, 0) else True
     for n in (1, 2) if stage is None else (stage,) * (stage > 0):
         if not done: break
