@@ -105,8 +105,9 @@ class Muon(torch.optim.Optimizer):
     def __init__(self, params,            # matrices; a convolution counts as one of (out, in x height x width)
                  lr: float = .02,         # length of a step
                  momentum: float = .95,   # Nesterov momentum
-                 bf16: bool = False):     # orthogonalize in bf16 on a CPU too?
-        super().__init__(params, dict(lr=lr, momentum=momentum))
+                 bf16: bool = False,      # orthogonalize in bf16 on a CPU too?
+                 weight_decay: float = 0.):  # share of the weights, times `lr`, that each step takes away
+        super().__init__(params, dict(lr=lr, momentum=momentum, weight_decay=weight_decay))
         self.bf16 = bf16
 
     @torch.no_grad()
@@ -122,7 +123,8 @@ class Muon(torch.optim.Optimizer):
                     self.state[p]['momentum'].lerp_(p.grad, 1 - group['momentum'])
                 g = torch.stack([_whole(p.grad.lerp(self.state[p]['momentum'], group['momentum'])).reshape(r, c) for p in ps])
                 u = orthogonalize(g.bfloat16() if g.is_cuda or self.bf16 else g).to(g.dtype)
-                for p, u in zip(ps, u): p.add_(_like(u.view(p.shape), p), alpha=-group['lr'] * max(1, r / c) ** .5)
+                for p, u in zip(ps, u):
+                    p.mul_(1 - group['lr'] * group['weight_decay']).add_(_like(u.view(p.shape), p), alpha=-group['lr'] * max(1, r / c) ** .5)
 
 # %% ../nbs/14_train.ipynb #983e1378
 _NEW = ('sam_model.net_2', 'sam_model.net_3', 'projector', 'image_newline', 'view_seperator')
