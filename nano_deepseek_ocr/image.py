@@ -160,7 +160,7 @@ def draw_views(page, mode: str, most: int = 9):  # a path or a PIL image, a mode
     if tiled:
         for i in range(w + 1): axs[0].plot([x + i * pw / w] * 2, [y, y + ph], color='royalblue', lw=1)
         for j in range(h + 1): axs[0].plot([x, x + pw], [y + j * ph / h] * 2, color='royalblue', lw=1)
-    axs[0].set_xticks([]); axs[0].set_yticks([])
+    axs[0].set(xticks=[], yticks=[], xlim=(0, m.size), ylim=(m.size, 0))
     for ax, cols, rows, label, last in ([(axs[1], t * w, t * h, f'{w}×{h} tiles', False)] if tiled else []) + [(axs[-1], n, n, 'whole view', True)]:
         cells = np.zeros((rows + last, cols + 1)); cells[:rows, cols] = 1
         if last: cells[rows] = 3; cells[rows, 0] = 2
