@@ -246,7 +246,7 @@ def places(page: dict,           # from `lettered`
 # %% ../nbs/14a_reads.ipynb #3f4cfeec
 GAZE = {1: 'here back', 2: 'next next back', 3: 'row0 row1 row2 row3', 4: 'row0 row1 row2 row3'}     # layer: what its first heads look for
 PLACE = (2, 3, 4)                                            # layers after which it must be known which of the vision token's letters comes next
-FETCH = (3, 4)                                               # layers whose heads bring one row of a vision token's patches each
+FETCH = tuple(i for i, look in GAZE.items() if 'row0' in look)  # layers whose heads bring one row of a vision token's patches each
 
 class Reader(nn.Module):
     "The GPT learning to read vision tokens written in the code, and where to look."
@@ -306,7 +306,7 @@ class Reader(nn.Module):
                 place.append(F.cross_entropy(z, spot)); known.append((z.argmax(-1) == spot).float().mean().item())
         words = linear_cross_entropy(norm(x).flatten(0, 1)[at], gpt.lm_head.weight, targets.flatten()[at], self.cfg.gpt.vocab_size).mean()
         added = torch.stack(added)
-        loss = words + sum(gaze) / 4 + .5 * sum(place) / len(place) + sum(kept) + added.log1p().mean()
+        loss = words + .25 * sum(gaze) + .5 * sum(place) / len(place) + sum(kept) + added.log1p().mean()
         return loss, dict(words=words.item(), gaze=sum(seen[-CELL:]) / CELL, place=known[-1], lost=(kept[-1] / f.flatten(0, 2).var(0).mean()).item(), added=added[-1].mean().item())
 
 # %% ../nbs/14a_reads.ipynb #b001f1e8
