@@ -222,11 +222,12 @@ def overview(lit: str = None):  # the box to light: one of page, patch_embed, sa
     import matplotlib.pyplot as plt
     names = [b[0] for b in _BOXES]
     if lit is not None and lit not in names: raise UserError(f'no box {lit!r}; there are: {", ".join(names)}')
-    fig, ax = plt.subplots(figsize=(6, 1.25), dpi=100); ax.set_xlim(-.55, len(_BOXES) - .45); ax.set_ylim(-.95, .62); ax.axis('off')
+    fig, ax = plt.subplots(figsize=(7.2, 1.25), dpi=100); ax.set_xlim(-.55, len(_BOXES) - .45); ax.set_ylim(-.95, .62); ax.axis('off')
     box = lambda on: dict(boxstyle='round,pad=0.35', fc='#ffd166' if on else '#eef2f5', ec='#333' if on else '#aab')
-    for i, (name, label, size) in enumerate(_BOXES):
-        ax.text(i, 0, label, ha='center', va='center', fontsize=6.5, bbox=box(name == lit))
-        ax.text(i, -.62, size, ha='center', va='center', fontsize=6.5, color='#555')
-        if i: ax.annotate('', (i - .44, 0), (i - .57, 0), arrowprops=dict(arrowstyle='->', color='#667'))
+    drawn = [ax.text(i, 0, label, ha='center', va='center', fontsize=6.5, bbox=box(name == lit)).get_bbox_patch()
+             for i, (name, label, _) in enumerate(_BOXES)]
+    for i, (_, _, size) in enumerate(_BOXES): ax.text(i, -.62, size, ha='center', va='center', fontsize=6.5, color='#555')
+    for i, (a, b) in enumerate(zip(drawn, drawn[1:])):       # from edge to edge
+        ax.annotate('', (i + 1, 0), (i, 0), arrowprops=dict(arrowstyle='->', color='#667', patchA=a, patchB=b, shrinkA=2, shrinkB=2))
     ax.annotate('', (5, .3), (3, .3), arrowprops=dict(arrowstyle='->', color='#667', connectionstyle='arc3,rad=-0.22'))
     plt.show()
