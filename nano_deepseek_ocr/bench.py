@@ -72,10 +72,12 @@ def bandwidth(device: str = 'cpu', mb: int = 512) -> float:  # bytes/s; mb: mega
     return x.numel() * 4 / min(measure(dict(sum=lambda: x.sum(), max=lambda: x.max()), 5, device)[k]['seconds'] for k in ('sum', 'max'))
 
 # %% ../nbs/20_bench.ipynb #77cc5453
-_PEER = {'sam_model.neck.0': 'sam_encoder.neck.conv1', 'sam_model.neck.1': 'sam_encoder.neck.layer_norm1', 'sam_model.neck.2': 'sam_encoder.neck.conv2',
-         'sam_model.neck.3': 'sam_encoder.neck.layer_norm2', 'sam_model.net_2': 'sam_encoder.proj.conv1', 'sam_model.net_3': 'sam_encoder.proj.conv2',
-         'sam_model.blocks': 'sam_encoder.layers', '.norm1': '.layer_norm1', '.norm2': '.layer_norm2', 'patch_embed.proj.': 'patch_embed.projection.',
-         'sam_model.': 'sam_encoder.', 'vision_model.transformer': 'vision_encoder.encoder', 'vision_model': 'vision_encoder'}
+_PEER = {'sam_model.neck.0': 'sam_encoder.neck.conv1', 'sam_model.neck.1': 'sam_encoder.neck.layer_norm1',
+         'sam_model.neck.2': 'sam_encoder.neck.conv2', 'sam_model.neck.3': 'sam_encoder.neck.layer_norm2',
+         'sam_model.net_2': 'sam_encoder.proj.conv1', 'sam_model.net_3': 'sam_encoder.proj.conv2',
+         'sam_model.blocks': 'sam_encoder.layers', '.norm1': '.layer_norm1', '.norm2': '.layer_norm2',
+         'patch_embed.proj.': 'patch_embed.projection.', 'sam_model.': 'sam_encoder.',
+         'vision_model.transformer': 'vision_encoder.encoder', 'vision_model': 'vision_encoder'}
 
 def peer_encoder(encoder: DeepEncoder, cfg: Config):  # ours and its sizes; returns a transformers model with the same weights
     "transformers' own DeepEncoder (without the projector); raises `UserError` if transformers is not installed."
@@ -83,9 +85,11 @@ def peer_encoder(encoder: DeepEncoder, cfg: Config):  # ours and its sizes; retu
     except ImportError: raise UserError("the other implementation needs transformers: pip install 'transformers>=5.20'") from None
     s, c, v, used = cfg.sam, cfg.compressor, cfg.clip, {}
     peer = Peer(Peer.config_class(
-        sam_config=dict(hidden_size=s.dim, num_hidden_layers=s.depth, num_attention_heads=s.heads, mlp_dim=s.mlp, image_size=s.img_size, window_size=s.window,
-                        global_attn_indexes=list(s.global_blocks), output_channels=c.neck, downsample_channels=[c.mid, c.out]),
-        encoder_config=dict(hidden_size=v.dim, intermediate_size=v.mlp, num_hidden_layers=v.depth, num_attention_heads=v.heads, image_size=v.grid * v.patch, patch_size=v.patch)))
+        sam_config=dict(hidden_size=s.dim, num_hidden_layers=s.depth, num_attention_heads=s.heads, mlp_dim=s.mlp,
+                        image_size=s.img_size, window_size=s.window, global_attn_indexes=list(s.global_blocks),
+                        output_channels=c.neck, downsample_channels=[c.mid, c.out]),
+        encoder_config=dict(hidden_size=v.dim, intermediate_size=v.mlp, num_hidden_layers=v.depth,
+                            num_attention_heads=v.heads, image_size=v.grid * v.patch, patch_size=v.patch)))
     for k, t in encoder.state_dict().items():
         if not k.startswith(('sam_model', 'vision_model')) or 'patch_embedding' in k: continue
         k = _renamed(k, _PEER)
@@ -116,10 +120,12 @@ def bench_encoder(cfg: Config,            # sizes
     got = measure({'ours': mine, 'transformers': lambda: peer(page).last_hidden_state}, rounds, device)
     a, b = (got[k]['result'].float() for k in got)
     gap = ((a - b).norm() / b.norm()).item()
-    if gap > (1e-4 if dtype == 'fp32' else .1): raise UserError(f'the two encoders disagree by {gap:.2g} of their norm; the times would mean nothing')
+    if gap > (1e-4 if dtype == 'fp32' else .1):
+        raise UserError(f'the two encoders disagree by {gap:.2g} of their norm; the times would mean nothing')
     peak = max(matmul_peak(t, device) for t in (dt, torch.float32))
     flops = encoder_flops(cfg, side)
-    return [_row(f'encoder {cfg.name} {side}px {dtype}', k, got[k], share=flops / got[k]['seconds'] / peak, limit='matmul', gap=gap) for k in got]
+    return [_row(f'encoder {cfg.name} {side}px {dtype}', k, row, share=flops / row['seconds'] / peak, limit='matmul', gap=gap)
+            for k, row in got.items()]
 
 # %% ../nbs/20_bench.ipynb #0207d302
 def peer_gpt(gpt: GPT):  # ours; returns a transformers model with the same weights
@@ -127,8 +133,10 @@ def peer_gpt(gpt: GPT):  # ours; returns a transformers model with the same weig
     try: from transformers import NanoChatConfig, NanoChatForCausalLM
     except ImportError: raise UserError("the other implementation needs transformers: pip install 'transformers>=5.20'") from None
     c = gpt.cfg
-    peer = NanoChatForCausalLM(NanoChatConfig(vocab_size=c.padded_vocab, hidden_size=c.n_embd, intermediate_size=4 * c.n_embd, num_hidden_layers=c.n_layer,
-        num_attention_heads=c.n_head, num_key_value_heads=c.n_kv_head, max_position_embeddings=10 * c.sequence_len, eos_token_id=None, pad_token_id=0, bos_token_id=0))
+    peer = NanoChatForCausalLM(NanoChatConfig(
+        vocab_size=c.padded_vocab, hidden_size=c.n_embd, intermediate_size=4 * c.n_embd, num_hidden_layers=c.n_layer,
+        num_attention_heads=c.n_head, num_key_value_heads=c.n_kv_head, max_position_embeddings=10 * c.sequence_len,
+        eos_token_id=None, pad_token_id=0, bos_token_id=0))
     peer.load_state_dict({_renamed(k, _NANOCHAT): v for k, v in gpt.state_dict().items()})
     return peer.eval()
 
@@ -144,33 +152,43 @@ def bench_decode(cfg: Config,            # sizes; only the GPT's count
     model = NanoDeepseekOCR(replace(eye, gpt=cfg.gpt)).eval()
     for p in model.gpt.parameters(): torch.nn.init.normal_(p, std=p.shape[-1]**-.5)
     peer = peer_gpt(model.gpt).to(device, dt); model.to(device, dt)
-    prompt, how = [1 + i * 37 % (cfg.gpt.vocab_size - 2) for i in range(32)], Decoding(max_new_tokens=new, window=0, loop=0)
+    prompt = [1 + i * 37 % (cfg.gpt.vocab_size - 2) for i in range(32)]
+    how = Decoding(max_new_tokens=new, window=0, loop=0)
     idx = torch.tensor([prompt], device=device)
     def mine(n): return [t for _, t, _ in write(model, [prompt], how=replace(how, max_new_tokens=n))]
-    def theirs(n): return peer.generate(idx, attention_mask=torch.ones_like(idx), max_new_tokens=n, min_new_tokens=n, do_sample=False)[0, 32:].tolist()
-    got = measure({'ours': lambda: mine(new), 'transformers': lambda: theirs(new), 'ours, first': lambda: mine(1), 'transformers, first': lambda: theirs(1)}, rounds, device)
-    rate = {k: (new - 1) / (got[k]['seconds'] - got[f'{k}, first']['seconds']) for k in ('ours', 'transformers')}     # tokens/s after the first
+    def theirs(n):
+        out = peer.generate(idx, attention_mask=torch.ones_like(idx), max_new_tokens=n, min_new_tokens=n, do_sample=False)
+        return out[0, 32:].tolist()
+    got = measure({'ours': lambda: mine(new), 'transformers': lambda: theirs(new),
+                   'ours, first': lambda: mine(1), 'transformers, first': lambda: theirs(1)}, rounds, device)
+    after = lambda k: got[k]['seconds'] - got[f'{k}, first']['seconds']             # of the tokens after the first
+    rate = {k: (new - 1) / after(k) for k in ('ours', 'transformers')}              # tokens/s
     weights = sum(p.numel() * p.element_size() for n, p in model.gpt.named_parameters() if 'wte' not in n)
     limit = bandwidth(device) / weights
     same = sum(a == b for a, b in zip(got['ours']['result'], got['transformers']['result'])) / new
-    return [_row(f'decode {cfg.name} {dtype}', k, got[k], tokens_per_s=rate[k], share=rate[k] / limit, limit='bandwidth', same=same) for k in rate]
+    return [_row(f'decode {cfg.name} {dtype}', k, got[k], tokens_per_s=r, share=r / limit, limit='bandwidth', same=same)
+            for k, r in rate.items()]
 
 # %% ../nbs/20_bench.ipynb #3b2a5861
 def bench_pages(rounds: int = 5) -> list:  # times each is timed; returns rows of a table
     "From a scan of 3000x4000 pixels to the tensor of base mode, beside the bare resize."
     page, threads = Image.effect_noise((3000, 4000), 80).convert('RGB'), torch.get_num_threads()
     torch.set_num_threads(1)
-    try: got = measure({'ours': lambda: views(page, 'base'), 'Pillow, resize only': lambda: page.resize((768, 1024), Image.BICUBIC)}, rounds)
+    bare = lambda: page.resize((768, 1024), Image.BICUBIC)
+    try: got = measure({'ours': lambda: views(page, 'base'), 'Pillow, resize only': bare}, rounds)
     finally: torch.set_num_threads(threads)
-    return [_row('page 3000x4000 to base', k, got[k], pages_per_s=1 / got[k]['seconds'], share=got['Pillow, resize only']['seconds'] / got[k]['seconds'], limit='resize') for k in got]
+    limit = got['Pillow, resize only']['seconds']
+    return [_row('page 3000x4000 to base', k, row, pages_per_s=1 / row['seconds'], share=limit / row['seconds'], limit='resize')
+            for k, row in got.items()]
 
 # %% ../nbs/20_bench.ipynb #20b0a002
 def bench_imports(rounds: int = 3) -> list:  # times each is timed; returns rows of a table
     "A new Python that imports the model and its reader, beside transformers' own nanochat, and torch alone as the limit."
     start = lambda line: lambda: subprocess.run([sys.executable, '-c', line], check=True, capture_output=True)
-    got = measure(dict(ours=start('from nano_deepseek_ocr.generate import read_batch'), transformers=start('from transformers import NanoChatForCausalLM'),
-                       torch=start('import torch')), rounds)
-    return [_row('import', k, got[k] | dict(memory_mb=None), share=got['torch']['seconds'] / got[k]['seconds'], limit='torch') for k in ('ours', 'transformers')]
+    got = measure(dict(ours=start('from nano_deepseek_ocr.generate import read_batch'),
+                       transformers=start('from transformers import NanoChatForCausalLM'), torch=start('import torch')), rounds)
+    limit = got.pop('torch')['seconds']
+    return [_row('import', k, row | dict(memory_mb=None), share=limit / row['seconds'], limit='torch') for k, row in got.items()]
 
 # %% ../nbs/20_bench.ipynb #3e9b7a45
 def _seconds_a_batch(batches, workers, n):
@@ -222,7 +240,7 @@ def bench_table(rows: list) -> str:  # rows of the benchmarks; returns markdown
         times = f"{peers[0]['seconds'] / r['seconds']:.2f}×" if r['who'] == 'ours' and peers else ''
         memory = '' if r.get('memory_mb') is None else f"{r['memory_mb']:.0f} MB"
         share = f"{r['share']:.0%} of {r['limit']}" if 'share' in r else ''
-        note = ', '.join(f'{r[k]:.{d}f} {unit}' for k, d, unit in (('tokens_per_s', 1, 'tokens/s'), ('samples_per_s', 1, 'samples/s'), ('pages_per_s', 1, 'pages/s')) if k in r)
+        note = ', '.join(f"{r[f'{unit}_per_s']:.1f} {unit}/s" for unit in ('tokens', 'samples', 'pages') if f'{unit}_per_s' in r)
         out.append(f"| {r['what']} | {r['who']} | {r['seconds']:.3g} | {times} | {memory} | {share} | {note} |")
     return '\n'.join(out)
 
@@ -238,7 +256,9 @@ def plot_bench(rows: list):  # rows of the benchmarks
             y = -i - j * .8 / len(group)
             ax.barh(y, r['seconds'] / unit, .75 / len(group), color='#3a7' if r['who'] == 'ours' else '#bbb')
             ax.text(.01, y, f"{r['who']}: {r['seconds']:.3g} s", va='center', fontsize=8)
-    ax.set_yticks([-i - .2 for i in range(len(what))], what, fontsize=8); ax.set_xlabel('time, as a share of the slowest'); fig.tight_layout(); plt.show()
+    ax.set_yticks([-i - .2 for i in range(len(what))], what, fontsize=8)
+    ax.set_xlabel('time, as a share of the slowest')
+    fig.tight_layout(); plt.show()
 
 # %% ../nbs/20_bench.ipynb #798b71dd
 class Table(list):
@@ -287,7 +307,8 @@ def bench_train(cfg: Config,              # sizes, and in `train` batch, mode, o
 
 # %% ../nbs/20_bench.ipynb #d7c1cc44
 _BENCHES = dict(encoder=lambda cfg, dt, side, dev, n: bench_encoder(cfg, side, dt, dev, n),
-                decode=lambda cfg, dt, side, dev, n: bench_decode(cfg, dt, dev, n), pages=lambda cfg, dt, side, dev, n: bench_pages(rounds=n),
+                decode=lambda cfg, dt, side, dev, n: bench_decode(cfg, dt, dev, n),
+                pages=lambda cfg, dt, side, dev, n: bench_pages(rounds=n),
                 imports=lambda cfg, dt, side, dev, n: bench_imports(n),
                 loader=lambda cfg, dt, side, dev, n: bench_loader(cfg, dev, n),
                 train=lambda cfg, dt, side, dev, n: [r for s in (1, 2) for r in bench_train(cfg, s, dtype=dt, device=dev, rounds=n)])
@@ -313,7 +334,8 @@ def main(what: str,                # encoder, decode, pages, imports, loader, tr
         small = replace(get_preset('nano'), train=replace(get_preset('nano').train, batch=batch, recompute=recompute))
         for name in _BENCHES if what == 'all' else [what]:
             sizes = small if what == 'all' and dev == 'cpu' and name in ('loader', 'train') else cfg     # a step of d20 takes minutes there
-            for dt in ['fp32'] if name in ('pages', 'imports', 'loader') else _DTYPES if dtype == 'both' else [dtype]: rows += _BENCHES[name](sizes, dt, side, dev, rounds)
+            types = ['fp32'] if name in ('pages', 'imports', 'loader') else _DTYPES if dtype == 'both' else [dtype]
+            for dt in types: rows += _BENCHES[name](sizes, dt, side, dev, rounds)
     except UserError as e: sys.exit(f'error: {e}')
     print(f'{platform.machine()}, {torch.get_num_threads()} threads, {dev}, torch {torch.__version__}\n\n{bench_table(rows)}')
     if out: Path(out).write_text(json.dumps(rows, indent=1))

@@ -66,7 +66,8 @@ class DeepEncoder(nn.Module):
         trunk = self.sam_model.trunk(views)
         small = self.sam_model.compress(trunk)
         local, context = small.flatten(2).mT, self.vision_model(small)[:, 1:]
-        return dict(sam=trunk.flatten(1, 2), compressor=local, clip=context, projector=run_layer(self.projector, torch.cat([context, local], dim=-1)))
+        tokens = run_layer(self.projector, torch.cat([context, local], dim=-1))
+        return dict(sam=trunk.flatten(1, 2), compressor=local, clip=context, projector=tokens)
 
     def encode(self, views):  # (b,3,S,S); returns (b,S/64,S/64,n_embd)
         "The grid of tokens of each view."

@@ -261,8 +261,9 @@ def counter(tok: Tokenizer) -> Tokenizer:  # a model's own; returns who counts t
     "Bytes are no text tokens: a model that writes them is counted with this package's tokenizer."
     return tok if tok.vocab_size > 1000 else load_tokenizer()
 
-READS = {'words of up to 12 letters': ('word', 1, 256), 'English, up to 4 lines': ('prose', 4, 256), 'words in no order, up to 4 lines': ('salad', 4, 256),
-         'English, a full page of 256 px': ('prose', 0, 256), 'English, up to 8 lines, 512 px': ('prose', 8, 512)}
+READS = {'words of up to 12 letters': ('word', 1, 256), 'English, up to 4 lines': ('prose', 4, 256),
+         'words in no order, up to 4 lines': ('salad', 4, 256), 'English, a full page of 256 px': ('prose', 0, 256),
+         'English, up to 8 lines, 512 px': ('prose', 8, 512)}
 
 def seconds_of(work) -> float:  # a function
     "How long it takes, the better of two tries after a first one."
@@ -283,7 +284,8 @@ def reads_results(model,              # who reads pages of 256 pixels
     read_one = seconds_of(lambda: model.read(pages[0]['image'], mode='micro'))
     with tempfile.TemporaryDirectory() as d:
         pages[0]['image'].save(f'{d}/page.png')
-        start = seconds_of(lambda: subprocess.run([sys.executable, '-m', 'nano_deepseek_ocr.sample', f'{d}/page.png'], check=True, capture_output=True))
+        command = [sys.executable, '-m', 'nano_deepseek_ocr.sample', f'{d}/page.png']
+        start = seconds_of(lambda: subprocess.run(command, check=True, capture_output=True))
     return dict(kinds=kinds, **vision_gain(model, right, wrong), **feature_cosines(model, right), seconds=read_one, command_seconds=start,
                 curve=curve(model, load_tokenizer(), 'tiny', ratios, max(n // 8, 2)))
 
@@ -292,9 +294,11 @@ def reads_report(r: dict, label: str) -> str:  # from `reads_results`; markdown
     lines = [_row(k, v['pages'], f"{100 * v['cer']:.1f}%", f"{100 * v['exact']:.0f}%") for k, v in r['kinds'].items()]
     said = [f"- the page is worth {r['vision_gain']:.2f} nats a token (loss with another page's picture, less the loss with its own)",
             f"- cosine between the features of different pages after the projector: {r['cos_projector']:.2f}",
-            f"- a page of 256 px is read in {r['seconds']:.2f} s; the command with this package's own model, start-up included, takes {r['command_seconds']:.1f} s"]
+            f"- a page of 256 px is read in {r['seconds']:.2f} s; the command with this package's own model, start-up included, "
+            f"takes {r['command_seconds']:.1f} s"]
     return '\n'.join([f'**{label}**. Drawn pages, text and seeds kept for testing, five fonts of 15 to 19 px.', '',
-                      _row('pages', 'number', 'characters wrong', 'pages exact'), '|---|--:|--:|--:|', *lines, '', *said, '', curve_report(r['curve'], load_tokenizer(), 'The curve at 512 px')])
+                      _row('pages', 'number', 'characters wrong', 'pages exact'), '|---|--:|--:|--:|', *lines, '', *said, '',
+                      curve_report(r['curve'], load_tokenizer(), 'The curve at 512 px')])
 
 def _run_reads(a, model):
     r = reads_results(model, a.pages or 64)

@@ -163,7 +163,8 @@ def _check_prompts(model, prompts, how):
     if not prompts: raise UserError('no prompt at all')
     for r, p in enumerate(prompts):
         if not len(p): raise UserError(f'prompt {r} is empty: there is nothing to continue')
-        if not 0 <= min(p) <= max(p) < vocab: raise UserError(f'prompt {r} holds the id {max(p)}, but the model knows 0 to {vocab - 1}: the tokenizer is of another model')
+        if not 0 <= min(p) <= max(p) < vocab:
+            raise UserError(f'prompt {r} holds the id {max(p)}, but the model knows 0 to {vocab - 1}: the tokenizer is of another model')
         if len(p) + how.max_new_tokens > reach:
             raise UserError(f'prompt {r} has {len(p)} tokens; with {how.max_new_tokens} new ones it is longer than the rotary table of {reach}')
 

@@ -82,7 +82,8 @@ MAX_PIXELS = 200_000_000
 def to_rgb(im: Image.Image) -> Image.Image:  # any mode; upright RGB, transparency over white
     "A picture as RGB."
     im = ImageOps.exif_transpose(im)
-    if im.mode.startswith('I;16') or im.mode == 'I': im = Image.fromarray((np.asarray(im).astype(np.int64) >> 8).clip(0, 255).astype(np.uint8))
+    if im.mode.startswith('I;16') or im.mode == 'I':
+        im = Image.fromarray((np.asarray(im).astype(np.int64) >> 8).clip(0, 255).astype(np.uint8))
     if im.mode in ('RGBA', 'LA', 'PA') or 'transparency' in im.info:
         im = im.convert('RGBA')
         return Image.alpha_composite(Image.new('RGBA', im.size, 'white'), im).convert('RGB')
@@ -96,7 +97,8 @@ def load_page(source) -> Image.Image:  # a path or a PIL image; the page as RGB
         with warnings.catch_warnings():
             warnings.simplefilter('ignore', Image.DecompressionBombWarning)
             with Image.open(source) as im:
-                if im.width * im.height > MAX_PIXELS: raise UserError(f'{source}: {im.width}x{im.height} pixels are more than {MAX_PIXELS:,}')
+                if im.width * im.height > MAX_PIXELS:
+                    raise UserError(f'{source}: {im.width}x{im.height} pixels are more than {MAX_PIXELS:,}')
                 im.load()
                 return to_rgb(im)
     except Image.DecompressionBombError: raise UserError(f'{source}: more than {MAX_PIXELS:,} pixels') from None
@@ -161,12 +163,14 @@ def draw_views(page, mode: str, most: int = 9):  # a path or a PIL image, a mode
         for i in range(w + 1): axs[0].plot([x + i * pw / w] * 2, [y, y + ph], color='royalblue', lw=1)
         for j in range(h + 1): axs[0].plot([x, x + pw], [y + j * ph / h] * 2, color='royalblue', lw=1)
     axs[0].set(xticks=[], yticks=[], xlim=(0, m.size), ylim=(m.size, 0))
-    for ax, cols, rows, label, last in ([(axs[1], t * w, t * h, f'{w}×{h} tiles', False)] if tiled else []) + [(axs[-1], n, n, 'whole view', True)]:
+    grids = [(axs[1], t * w, t * h, f'{w}×{h} tiles', False)] * tiled + [(axs[-1], n, n, 'whole view', True)]
+    for ax, cols, rows, label, last in grids:
         cells = np.zeros((rows + last, cols + 1)); cells[:rows, cols] = 1
         if last: cells[rows] = 3; cells[rows, 0] = 2
         ax.imshow(cells, cmap=ListedColormap(['#7aa6e8', '#f5a742', '#d63031', '#ffffff']), vmin=0, vmax=3)
-        ax.set_xticks(np.arange(-.5, cols + 1), []); ax.set_yticks(np.arange(-.5, len(cells)), []); ax.grid(color='white', lw=.4); ax.tick_params(length=0)
-        ax.set_title(label, fontsize=8)
+        ax.set_xticks(np.arange(-.5, cols + 1), []); ax.set_yticks(np.arange(-.5, len(cells)), [])
+        ax.grid(color='white', lw=.4); ax.tick_params(length=0)
+        ax.set_title(label, fontsize=8); ax.spines[:].set_visible(False)          # the separator stands alone in its row
     fig.suptitle(f'{n_positions(mode, page.size, most)} positions, {valid_tokens(mode, page.size, most)} tokens show the page', fontsize=9)
     fig.tight_layout()
     return fig
@@ -209,8 +213,10 @@ class Region:
 def _boxes(text):
     try: found = json.loads(text)
     except (ValueError, RecursionError): return ()
-    if isinstance(found, list) and len(found) == 4 and not any(isinstance(v, list) for v in found): found = [found]
-    good = [b for b in found if isinstance(b, list) and len(b) == 4 and all(type(v) in (int, float) and math.isfinite(v) for v in b)] if isinstance(found, list) else []
+    if not isinstance(found, list): return ()
+    number = lambda v: type(v) in (int, float) and math.isfinite(v)
+    if len(found) == 4 and not any(isinstance(v, list) for v in found): found = [found]
+    good = [b for b in found if isinstance(b, list) and len(b) == 4 and all(map(number, b))]
     inside = lambda v: min(max(round(v), 0), 999)
     return tuple((min(a, c), min(b, d), max(a, c), max(b, d)) for a, b, c, d in (map(inside, box) for box in good))
 
@@ -232,12 +238,16 @@ def pixels_to_box(box: tuple, size: tuple) -> tuple:  # in pixels; width and hei
     "A box as the model writes it."
     return tuple(min(max(round(v * 999 / s), 0), 999) for v, s in zip(box, (*size, *size)))
 
-def box_to_view(box: tuple, size: tuple, mode: str) -> tuple:  # in 0..999; size of the page; a mode's name; returns pixels of the whole view
+def box_to_view(box: tuple,            # in 0..999
+                size: tuple,           # width and height of the page
+                mode: str) -> tuple:   # a mode's name; returns pixels of the whole view
     "A box in the square that the encoder sees, padding included."
     m = get_mode(mode, size); x, y, w, h = _placed(size, m.size, m.pad)
     return tuple(v / 999 * s + o for v, s, o in zip(box, (w, h, w, h), (x, y, x, y)))
 
-def view_to_box(box: tuple, size: tuple, mode: str) -> tuple:  # in pixels of the whole view; size of the page; a mode's name; returns 0..999
+def view_to_box(box: tuple,            # in pixels of the whole view
+                size: tuple,           # width and height of the page
+                mode: str) -> tuple:   # a mode's name; returns 0..999
     "The way back from the encoder's square to the page."
     m = get_mode(mode, size); x, y, w, h = _placed(size, m.size, m.pad)
     return pixels_to_box(tuple(v - o for v, o in zip(box, (x, y, x, y))), (w, h))
@@ -247,7 +257,8 @@ def draw_boxes(page, regions: list):  # a path or a PIL image, regions from `par
     from matplotlib.figure import Figure
     from matplotlib.patches import Rectangle
     page = load_page(page); w, h = page.size
-    fig = Figure(figsize=(min(6, 4.5 * w / h), min(4.5, 6 * h / w)), dpi=90); ax = fig.add_axes([0, 0, 1, 1]); ax.imshow(page); ax.axis('off')
+    fig = Figure(figsize=(min(6, 4.5 * w / h), min(4.5, 6 * h / w)), dpi=90)
+    ax = fig.add_axes([0, 0, 1, 1]); ax.imshow(page); ax.axis('off')
     colors = {l: f'C{i}' for i, l in enumerate(dict.fromkeys(r.label for r in regions))}
     for r in regions:
         for b in r.boxes:

@@ -142,7 +142,8 @@ def from_pretrained(cls: NanoDeepseekOCR,
     if name_or_path == 'reads': folder = Path(files('nano_deepseek_ocr') / 'assets/reads')
     if not folder.is_dir():
         try: folder = Path(snapshot_download(str(name_or_path), allow_patterns=['config.json', 'model.safetensors', 'ranks.*'], **hub))
-        except Exception as e: raise UserError(f'{str(name_or_path)!r} is no folder, and the Hub did not give it: {str(e).splitlines()[0]}') from None
+        except Exception as e:
+            raise UserError(f'{str(name_or_path)!r} is no folder, and the Hub did not give it: {str(e).splitlines()[0]}') from None
     for name in 'config.json', 'model.safetensors':
         if not (folder/name).is_file(): raise UserError(f'{folder} holds no {name}')
     model = cls(config_from_dict(json.loads((folder/'config.json').read_text())))

@@ -24,7 +24,8 @@ from .gpt import GPT
 _PICKLES = '.bin', '.pt', '.pth', '.pkl', '.ckpt'
 
 def _no_pickle(path):
-    return UserError(f'{path} is a pickle, a program that runs when it is opened; give a .safetensors file (nanochat: convert it once with convert_nanochat)')
+    return UserError(f'{path} is a pickle, a program that runs when it is opened; '
+                     'give a .safetensors file (nanochat: convert it once with convert_nanochat)')
 
 def weight_files(path_or_repo) -> list:  # a .safetensors file, a folder, or a Hub repository 'owner/name'; returns paths
     "The safetensors files of a model; raises `UserError` if there are none, or only pickles."
@@ -32,7 +33,8 @@ def weight_files(path_or_repo) -> list:  # a .safetensors file, a folder, or a H
     if p.suffix in _PICKLES: raise _no_pickle(p)
     if p.is_file(): return [p]
     if not p.is_dir():
-        if not re.fullmatch(r'[\w-][\w.-]*/[\w.-]+', str(path_or_repo)) or p.suffix == '.safetensors': raise UserError(f'no file or folder {p}')
+        if not re.fullmatch(r'[\w-][\w.-]*/[\w.-]+', str(path_or_repo)) or p.suffix == '.safetensors':
+            raise UserError(f'no file or folder {p}')
         try: p = Path(snapshot_download(str(path_or_repo), allow_patterns=['*.safetensors', '*.json']))
         except Exception as e:
             raise UserError(f'{path_or_repo!r} is no folder here, and the Hub did not give it ({str(e).splitlines()[0][:120]}); '
@@ -80,14 +82,16 @@ def load_tensors(module,          # a torch module
     for k, v in parts.items():
         shapes = [list(at[n].get_slice(n).get_shape()) for n in v]
         have = [sum(s[0] for s in shapes)] + shapes[0][1:]
-        if have != list(ours[k].shape): raise UserError(f'{source}: {" + ".join(v)} has shape {tuple(have)}, but {k} needs {tuple(ours[k].shape)}')
+        if have != list(ours[k].shape):
+            raise UserError(f'{source}: {" + ".join(v)} has shape {tuple(have)}, but {k} needs {tuple(ours[k].shape)}')
     for k, v in parts.items(): ours[k].copy_(torch.cat([at[n].get_tensor(n) for n in v]))
     return Loaded(str(source), len(parts), sum(ours[k].numel() for k in parts), tuple(k for k in ours if k not in parts))
 
 # %% ../nbs/10_pretrained.ipynb #eab95cd5
 _clip_known = lambda n: n.startswith('vision_model.') and 'post_layernorm' not in n and 'position_ids' not in n
 
-def load_clip(clip: CLIP, path_or_repo='openai/clip-vit-large-patch14') -> Loaded:  # the encoder's `vision_model`; file, folder or repository
+def load_clip(clip: CLIP,           # the encoder's `vision_model`
+              path_or_repo='openai/clip-vit-large-patch14') -> Loaded:  # file, folder or repository
     "Fill CLIP's vision tower; raises `UserError` as `load_tensors`."
     def theirs(k):
         k = 'vision_model.' + k.replace('transformer.', 'encoder.')
@@ -116,8 +120,9 @@ def load_deepseek_ocr(encoder: DeepEncoder, path_or_repo='deepseek-ai/DeepSeek-O
     return load_tensors(encoder, weight_files(path_or_repo), {k: f'model.{k}' for k in encoder.state_dict()}, known, source=path_or_repo)
 
 # %% ../nbs/10_pretrained.ipynb #fdac3b10
-_NANOCHAT = {'transformer.wte.': 'model.embed_tokens.', 'transformer.h.': 'model.layers.', 'attn.c_q': 'self_attn.q_proj', 'attn.c_k': 'self_attn.k_proj',
-             'attn.c_v': 'self_attn.v_proj', 'attn.c_proj': 'self_attn.o_proj', 'mlp.c_fc': 'mlp.fc1', 'mlp.c_proj': 'mlp.fc2'}
+_NANOCHAT = {'transformer.wte.': 'model.embed_tokens.', 'transformer.h.': 'model.layers.', 'attn.c_q': 'self_attn.q_proj',
+             'attn.c_k': 'self_attn.k_proj', 'attn.c_v': 'self_attn.v_proj', 'attn.c_proj': 'self_attn.o_proj',
+             'mlp.c_fc': 'mlp.fc1', 'mlp.c_proj': 'mlp.fc2'}
 _FIELDS = dict(n_layer='num_hidden_layers', n_head='num_attention_heads', n_kv_head='num_key_value_heads', n_embd='hidden_size')
 
 def _nanochat_sizes(folder):
@@ -127,10 +132,12 @@ def _nanochat_sizes(folder):
         d = json.loads(p.read_text()); d = d.get('model_config', d)
         sizes = {k: d.get(k, d.get(hf)) for k, hf in _FIELDS.items()}
         if None not in sizes.values(): return p, sizes
-    raise UserError(f'{folder} holds no meta_*.json or config.json that states {", ".join(_FIELDS)}; the weights do not tell the number of heads')
+    raise UserError(f'{folder} holds no meta_*.json or config.json that states {", ".join(_FIELDS)}; '
+                    'the weights do not tell the number of heads')
 
 @torch.no_grad()
-def load_nanochat(gpt: GPT, path_or_repo='nanochat-students/nanochat-d20') -> Loaded:  # file, folder or repository, nanochat's names or Hugging Face's
+def load_nanochat(gpt: GPT,         # ours
+                  path_or_repo='nanochat-students/nanochat-d20') -> Loaded:  # as above; nanochat's names or Hugging Face's
     "Fill the GPT, with mean rows for new tokens; raises `UserError` if sizes or head counts differ, and as `load_tensors`."
     files, cfg = weight_files(path_or_repo), gpt.cfg
     path, sizes = _nanochat_sizes(files[0].parent)
@@ -147,12 +154,14 @@ def load_nanochat(gpt: GPT, path_or_repo='nanochat-students/nanochat-d20') -> Lo
     for k, n in tables.items():
         if k not in rows: raise UserError(f'{path_or_repo} lacks {n}')
         if rows[k].shape[1] != cfg.n_embd or rows[k].shape[0] < cfg.vocab_size - 1:
-            raise UserError(f'{path_or_repo}: {n} has shape {tuple(rows[k].shape)}, but a vocabulary of {cfg.vocab_size} needs at least ({cfg.vocab_size - 1}, {cfg.n_embd})')
+            raise UserError(f'{path_or_repo}: {n} has shape {tuple(rows[k].shape)}, but a vocabulary of {cfg.vocab_size} '
+                            f'needs at least ({cfg.vocab_size - 1}, {cfg.n_embd})')
     out = load_tensors(gpt, files, theirs, lambda n: n not in tables.values(), source=path_or_repo)
     for k, table in rows.items():
         n, ours = cfg.vocab_size - 1, gpt.state_dict()[k]
         ours[:n] = table[:n]; ours[n:] = table[:n].float().mean(0)
-    return Loaded(out.source, out.tensors + 2, out.parameters + sum((cfg.vocab_size - 1) * cfg.n_embd for _ in rows), tuple(f'{k}[{cfg.vocab_size - 1}] (mean row)' for k in rows))
+    last = cfg.vocab_size - 1
+    return Loaded(out.source, out.tensors + 2, out.parameters + len(rows) * last * cfg.n_embd, tuple(f'{k}[{last}] (mean row)' for k in rows))
 
 # %% ../nbs/10_pretrained.ipynb #7101bfe4
 def convert_nanochat(checkpoint,        # nanochat's model_*.pt; its meta_*.json must stand beside it
@@ -163,7 +172,8 @@ def convert_nanochat(checkpoint,        # nanochat's model_*.pt; its meta_*.json
     for p in checkpoint, meta:
         if not p.is_file(): raise UserError(f'no file {p}')
     try: tensors = torch.load(checkpoint, map_location='cpu', weights_only=True, mmap=True)
-    except Exception as e: raise UserError(f'{checkpoint} holds more than tensors and is not opened: {str(e).strip().splitlines()[0][:150]}') from None
+    except Exception as e:
+        raise UserError(f'{checkpoint} holds more than tensors and is not opened: {str(e).strip().splitlines()[0][:150]}') from None
     folder.mkdir(parents=True, exist_ok=True)
     out = folder/checkpoint.with_suffix('.safetensors').name
     save_file({k.removeprefix('_orig_mod.'): v.to(torch.bfloat16).contiguous() for k, v in tensors.items()}, out)

@@ -5,8 +5,8 @@
 # %% auto #0
 __all__ = ['MIX', 'CHARS', 'PATCH', 'SLOTS', 'CELL', 'GAZE', 'PLACE', 'FETCH', 'word_stream', 'lettered', 'slots', 'by_cell',
            'PatchCode', 'letter_loss', 'letters_right', 'learn_code', 'Eye', 'as_images', 'EyePages', 'byte_tokenizer',
-           'places', 'Reader', 'Both', 'as_seen', 'slips', 'ReaderPages', 'fit', 'train_halves', 'join_halves',
-           'lettered_task', 'Sizes', 'train_whole', 'accuracy', 'run_recipe']
+           'places', 'Reader', 'share_right', 'Both', 'as_seen', 'slips', 'ReaderPages', 'fit', 'train_halves',
+           'join_halves', 'lettered_task', 'Sizes', 'train_whole', 'accuracy', 'run_recipe']
 
 # %% ../nbs/14a_reads.ipynb #abac3c03
 import json, math, time
@@ -16,6 +16,7 @@ from functools import lru_cache
 from pathlib import Path
 import numpy as np, torch
 import torch.nn.functional as F
+from fastcore.basics import patch
 from rapidfuzz.distance import Levenshtein
 from safetensors.torch import load_file, save_file
 from torch import nn
@@ -29,8 +30,8 @@ from .model import NanoDeepseekOCR, prompt_ids
 from .synth import FONTS, Canvas, _INKS, _PAPER, english, font
 from .tasks import TaskMixture, get_task
 from .tokenizer import Tokenizer, load_tokenizer
-from .train import (STAGES, STOPPED, Muon, _device, _next_batches, _rewind, _signals, autocast, find_checkpoint, load_moments, ranks,
-                                     sample_table, save_checkpoint, swap_pages, to_device, train)
+from .train import (STAGES, STOPPED, Muon, _device, _next_batches, _rewind, _signals, autocast, find_checkpoint,
+                                     load_moments, ranks, sample_table, save_checkpoint, swap_pages, to_device, train)
 
 # %% ../nbs/14a_reads.ipynb #acce615a
 MIX = dict(prose=.25, salad=.3, changed=.15, strings=.12, signs=.18)     # what the pages say, and how often
@@ -165,7 +166,8 @@ def learn_code(d: int,              # width of a vision token
                noise: float = .35) -> PatchCode:  # that the code must bear
     "Find a code that stays readable with noise on it, for the patches of drawn pages: half a minute."
     rng, code = np.random.default_rng(0), PatchCode(d)
-    pool = torch.stack([slots(lettered(rng, draw=False, lines=int(rng.integers(2)) or None)['letters'], 256) for _ in range(pages)]).flatten(0, 2)
+    page = lambda: lettered(rng, draw=False, lines=int(rng.integers(2)) or None)
+    pool = torch.stack([slots(page()['letters'], 256) for _ in range(pages)]).flatten(0, 2)
     pool = pool[pool[:, 0] > 0]
     opt = torch.optim.Adam(code.parameters(), lr=5e-3)
     for i in range(steps):
@@ -187,7 +189,7 @@ class Eye(nn.Module):
         self.cfg, self.tok, self.code = cfg, None, code
         self.deepencoder = DeepEncoder(cfg)
         self.head = nn.Linear(cfg.sam.dim, cfg.gpt.n_embd // CELL**2)
-        with torch.no_grad(): self.deepencoder.projector.layers.weight[:, :cfg.clip.dim] = 0      # CLIP rests in this stage, and is not heard
+        with torch.no_grad(): self.deepencoder.projector.layers.weight[:, :cfg.clip.dim] = 0      # CLIP rests, and is not heard
         for n, p in self.deepencoder.named_parameters():          # the marks between rows are the reader's
             if n.startswith(('vision_model', 'image_newline', 'view_seperator')): p.requires_grad_(False)
 
@@ -244,8 +246,9 @@ def places(page: dict,           # from `lettered`
     return tuple(zip(*(where[b] for b in begins)))
 
 # %% ../nbs/14a_reads.ipynb #3f4cfeec
-GAZE = {1: 'here back', 2: 'next next back', 3: 'row0 row1 row2 row3', 4: 'row0 row1 row2 row3'}     # layer: what its first heads look for
-PLACE = (2, 3, 4)                                            # layers after which it must be known which of the vision token's letters comes next
+GAZE = {1: 'here back', 2: 'next next back',                 # layer: what its first heads look for
+        3: 'row0 row1 row2 row3', 4: 'row0 row1 row2 row3'}
+PLACE = (2, 3, 4)                                            # layers after which the place of the next letter in its vision token must be known
 FETCH = tuple(i for i, look in GAZE.items() if 'row0' in look)  # layers whose heads bring one row of a vision token's patches each
 
 class Reader(nn.Module):
@@ -265,49 +268,73 @@ class Reader(nn.Module):
 
     def row(self, f):              # (b,n/4,n/4,d); returns (b,positions,d)
         "Vision tokens with a mark after each row of them and one at the end, as DeepEncoder gives them."
-        return torch.cat([add_newlines(f, self.image_newline).flatten(1, 2), self.view_seperator.expand(len(f), 1, -1)], 1)
+        marked = add_newlines(f, self.image_newline).flatten(1, 2)
+        return torch.cat([marked, self.view_seperator.expand(len(f), 1, -1)], 1)
 
-    def gaze_loss(self, layer, x, cos, sin, look, at):  # number; its input; angles; for each head the places in the row; flat places with a target
-        "How far the first heads of a layer are from looking where they should; and how often they do."
-        att, (B, T, _) = self.gpt.transformer.h[layer].attn, x.shape
-        q, k = (F.linear(x, w[:len(look) * att.head_dim]).view(B, T, -1, att.head_dim) for w in (att.c_q.weight, att.c_k.weight))
-        q, k = (norm(rotate(t, cos, sin)).transpose(1, 2) for t in (q, k))
-        scores = (q @ k.mT).float() * att.head_dim**-.5
-        scores = scores.masked_fill(torch.ones(T, T, dtype=torch.bool, device=x.device).triu(1), -1e4)
-        scores = [scores[:, h].reshape(B * T, T)[at] for h in range(len(look))]
-        return [F.cross_entropy(z, t) for z, t in zip(scores, look)], [(z.argmax(-1) == t).float().mean().item() for z, t in zip(scores, look)]
+# %% ../nbs/14a_reads.ipynb #6b1f02a2
+@patch
+def where(self: Reader, batch: dict, at, end) -> dict:  # flat places with a target; place of the mark that ends the page
+    "For each thing that a head may look for, where it stands in the row, for every place with a target."
+    cells = batch['cells']
+    ahead, last = cells.flatten()[at], torch.cat([cells[:, :1], cells[:, :-1]], 1).flatten()[at]
+    row = batch['spots'].flatten()[at] // (CELL * SLOTS)            # of patches, that the next letter is in
+    out = dict(next=ahead, here=torch.where(last >= 0, last, ahead), back=(at % cells.shape[1] - 1).clamp(min=0))
+    return out | {f'row{r}': torch.where(row == r, ahead, end) for r in range(CELL)}
 
-    def forward(self, batch: dict,   # `input_ids`, `targets`, `cells`, `spots`, and `seen` if `f` is not given
-                f=None):             # (b,n/4,n/4,d) vision tokens; those of an eye that sees `seen` if not given; returns the loss, and measures
-        "Next-token loss, and that of the gaze, of the place, of what heads bring, and of what is added to vision tokens on their way up."
-        ids, targets, gpt = batch['input_ids'], batch['targets'], self.gpt
-        x, image = gpt.transformer.wte(ids), ids == batch['image_id']
-        if f is None: f = self.vision(batch['seen'])
-        x = norm(x.masked_scatter(image.unsqueeze(-1), self.row(f).flatten(0, 1).to(x.dtype)))
-        first = x[image]
-        at = (targets.flatten() >= 0).nonzero().squeeze(1)
-        T, cells, spot = ids.shape[1], batch['cells'], batch['spots'].flatten()[at]
-        ahead, written = cells.flatten()[at], torch.cat([cells[:, :1], cells[:, :-1]], 1).flatten()[at]
-        where = dict(next=ahead, here=torch.where(written >= 0, written, ahead), back=(at % T - 1).clamp(min=0))
-        where |= {f'row{r}': torch.where(spot // (CELL * SLOTS) == r, ahead, image[0].nonzero()[-1]) for r in range(CELL)}     # or at the mark that ends the page
-        (cos, sin), gaze, place, kept, added, seen, known = gpt.angles(T, None), [], [], [], [], [], []
-        for i, block in enumerate(gpt.transformer.h):
-            if 0 < i <= FETCH[-1]: added.append((x[image] - first).float().square().mean(-1))         # beside 1, the mean square of what came in
-            if i in FETCH:
-                marked = norm(x)[image].view(len(f), -1, x.shape[-1])[:, :-1]                       # without the mark at the end, then without those of the rows
-                v = block.attn.c_v(marked.unflatten(1, (f.shape[1], -1))[:, :, :-1]).unflatten(-1, (CELL, -1))
-                kept.append(F.mse_loss(self.keep[FETCH.index(i)](v).float(), (f - self.code.rest).detach().unflatten(-1, (CELL, -1))))
-            if i in GAZE:
-                losses, hits = self.gaze_loss(i, norm(x), cos, sin, [where[k] for k in GAZE[i].split()], at)
-                gaze, seen = gaze + losses, seen + hits
-            x = block(x, cos, sin)
-            if i in PLACE:
-                z = self.place[PLACE.index(i)](norm(x).flatten(0, 1)[at]).float()
-                place.append(F.cross_entropy(z, spot)); known.append((z.argmax(-1) == spot).float().mean().item())
-        words = linear_cross_entropy(norm(x).flatten(0, 1)[at], gpt.lm_head.weight, targets.flatten()[at], self.cfg.gpt.vocab_size).mean()
-        added = torch.stack(added)
-        loss = words + .25 * sum(gaze) + .5 * sum(place) / len(place) + sum(kept) + added.log1p().mean()
-        return loss, dict(words=words.item(), gaze=sum(seen[-CELL:]) / CELL, place=known[-1], lost=(kept[-1] / f.flatten(0, 2).var(0).mean()).item(), added=added[-1].mean().item())
+@patch
+def gaze_loss(self: Reader, att, x, cos, sin, look: list, at) -> tuple:  # attention; its input; angles; places for each head; flat places with a target
+    "How far each head is from looking where it should; and how often it does."
+    B, T, _ = x.shape
+    q, k = (F.linear(x, w[:len(look) * att.head_dim]).view(B, T, -1, att.head_dim) for w in (att.c_q.weight, att.c_k.weight))
+    q, k = (norm(rotate(t, cos, sin)).transpose(1, 2) for t in (q, k))
+    later = torch.ones(T, T, dtype=torch.bool, device=x.device).triu(1)
+    scores = ((q @ k.mT).float() * att.head_dim**-.5).masked_fill(later, -1e4)
+    scores = [scores[:, h].reshape(B * T, T)[at] for h in range(len(look))]
+    return [F.cross_entropy(z, t) for z, t in zip(scores, look)], [share_right(z, t) for z, t in zip(scores, look)]
+
+@patch
+def keep_loss(self: Reader, layer: int, x, f):  # number; its input where the page stands (b,positions,d); vision tokens (b,n,n,d)
+    "How far the values of a layer are from the codes of one row of patches each."
+    tokens = x[:, :-1].unflatten(1, (f.shape[1], -1))[:, :, :-1]    # without the mark at the end, then without those of the rows
+    values = self.gpt.transformer.h[layer].attn.c_v(tokens).unflatten(-1, (CELL, -1))
+    codes = (f - self.code.rest).detach().unflatten(-1, (CELL, -1))
+    return F.mse_loss(self.keep[FETCH.index(layer)](values).float(), codes)
+
+def share_right(scores, t):  # (places,classes); (places,)
+    "How often the best score is the right one."
+    return (scores.argmax(-1) == t).float().mean().item()
+
+# %% ../nbs/14a_reads.ipynb #6b1f02a4
+@patch
+def forward(self: Reader,
+            batch: dict,  # `input_ids`, `targets`, `cells`, `spots`, and `seen` if `f` is not given
+            f=None):      # (b,n/4,n/4,d) vision tokens; those of an eye that sees `seen` if not given
+    "The loss with all that the teachers ask, and measures: next-token loss; shares of gaze and place that are right; variance lost, length added."
+    ids, gpt = batch['input_ids'], self.gpt
+    image = ids == batch['image_id']
+    if f is None: f = self.vision(batch['seen'])
+    x = gpt.transformer.wte(ids)
+    x = norm(x.masked_scatter(image.unsqueeze(-1), self.row(f).flatten(0, 1).to(x.dtype)))
+    first, (cos, sin) = x[image], gpt.angles(ids.shape[1], None)
+    at = (batch['targets'].flatten() >= 0).nonzero().squeeze(1)
+    targets, spot = batch['targets'].flatten()[at], batch['spots'].flatten()[at]
+    where = self.where(batch, at, image[0].nonzero()[-1])
+    gaze, looked, place, known, kept, added = [], [], [], [], [], []
+    for i, block in enumerate(gpt.transformer.h):
+        if 0 < i <= FETCH[-1]: added.append((x[image] - first).float().square().mean(-1))      # beside 1, the mean square of what came in
+        if i in FETCH: kept.append(self.keep_loss(i, norm(x)[image].view(len(f), -1, x.shape[-1]), f))
+        if i in GAZE:
+            losses, hits = self.gaze_loss(block.attn, norm(x), cos, sin, [where[k] for k in GAZE[i].split()], at)
+            gaze, looked = gaze + losses, looked + hits
+        x = block(x, cos, sin)
+        if i in PLACE:
+            z = self.place[PLACE.index(i)](norm(x).flatten(0, 1)[at]).float()
+            place.append(F.cross_entropy(z, spot)); known.append(share_right(z, spot))
+    words = linear_cross_entropy(norm(x).flatten(0, 1)[at], gpt.lm_head.weight, targets, self.cfg.gpt.vocab_size).mean()
+    added = torch.stack(added)
+    loss = words + .25 * sum(gaze) + .5 * sum(place) / len(place) + sum(kept) + added.log1p().mean()
+    lost = kept[-1] / f.flatten(0, 2).var(0).mean()
+    return loss, dict(words=words.item(), gaze=sum(looked[-CELL:]) / CELL, place=known[-1], lost=lost.item(), added=added[-1].mean().item())
 
 # %% ../nbs/14a_reads.ipynb #b001f1e8
 class Both(nn.Module):
@@ -377,14 +404,15 @@ class ReaderPages(torch.utils.data.Dataset):
 _NOT_MATRICES = ('wte', 'lm_head', 'position_embedding', 'pos_embed', 'rel_pos', 'head.', 'place.', 'keep.')
 
 def _optimizers(net):
-    "Muon on matrices and convolutions (the GPT's with some decay), AdamW on the rest; an eye beside a reader has come further, and goes slower."
+    "Muon on matrices and convolutions (the GPT's with some decay), AdamW on the rest; an eye beside a reader goes slower."
     is_table, groups = lambda n: 'wte' in n or 'lm_head' in n, {}
     for n, p in net.named_parameters():
         if not p.requires_grad: continue
         muon = p.ndim >= 2 and not any(k in n for k in _NOT_MATRICES)
         lr = (.02 if muon else 5e-3 if is_table(n) else 2e-3) * (.2 if n.startswith('eye.') else 1)
         groups.setdefault((muon, lr, .1 if muon and 'gpt.' in n else 0.), []).append(p)
-    muon, rest = ([dict(params=ps, lr=lr, base_lr=lr, weight_decay=wd) for (m, lr, wd), ps in groups.items() if m == kind] for kind in (True, False))
+    muon, rest = ([dict(params=ps, lr=lr, base_lr=lr, weight_decay=wd) for (m, lr, wd), ps in groups.items() if m == kind]
+                  for kind in (True, False))
     return [torch.optim.AdamW(rest, betas=(.9, .95)), Muon(muon, bf16=multiplies_bf16(muon[0]['params'][0].device.type))]
 
 def fit(net, pages, run: Path,       # an `Eye`, a `Reader` or `Both`; its batches; folder of the run
@@ -402,7 +430,8 @@ def fit(net, pages, run: Path,       # an `Eye`, a `Reader` or `Both`; its batch
         net.load_state_dict(load_file(at/'model.safetensors'))
         load_moments(net, opts, at/'optimizer.safetensors')
     lines, ema = _rewind(run, start), None
-    feed = torch.utils.data.DataLoader(pages, batch_size=None, sampler=range(start, steps), num_workers=workers, prefetch_factor=4 if workers else None)
+    feed = torch.utils.data.DataLoader(pages, batch_size=None, sampler=range(start, steps), num_workers=workers,
+                                       prefetch_factor=4 if workers else None)
     bar = tqdm(feed, run.name, steps, initial=start, mininterval=1, disable=None)
     begin = time.time() - (lines[-1]['seconds'] if lines else 0)
     save = lambda step: save_checkpoint(net, run, step, opts, dict(stage=0), keep=1)
@@ -460,7 +489,9 @@ def train_halves(root: Path = 'runs',     # folder of the runs
 def join_halves(root: Path = 'runs') -> NanoDeepseekOCR:  # where `train_halves` left them
     "One model out of eye and reader; raises `UserError` if they have not been trained together."
     try: found = _weights(Path(root), 'both')
-    except UserError: raise UserError(f'no eye and reader in {str(root)!r}; train them with: python -m nano_deepseek_ocr.train --recipe reads --stage 0') from None
+    except UserError:
+        raise UserError(f'no eye and reader in {str(root)!r}; '
+                        'train them with: python -m nano_deepseek_ocr.train --recipe reads --stage 0') from None
     weights = {k.partition('.')[2]: v for k, v in found.items() if k.startswith(('eye.deepencoder.', 'reader.gpt.'))}
     for k in 'image_newline', 'view_seperator': weights[f'deepencoder.{k}'] = found[f'reader.{k}']
     model = NanoDeepseekOCR(preset('reads'))
@@ -474,11 +505,12 @@ def lettered_task(split: str = 'train', size: int = 256, seed: int = 0, kind: st
     def get(i):
         rng = np.random.default_rng((seed, i, size, split == 'test'))
         word = kind is None and size == 256 and rng.random() < .15
-        return lettered(rng, size, 'word' if word else kind, lines and int(rng.integers(1, lines + 1)), split) | dict(id=f'lettered-{split}-{seed}-{i}')
+        page = lettered(rng, size, 'word' if word else kind, lines and int(rng.integers(1, lines + 1)), split)
+        return page | dict(id=f'lettered-{split}-{seed}-{i}')
     return Task(f'lettered {size}', range(2**40), get)
 
 class Sizes(torch.utils.data.Dataset):
-    "Batches of 256 pixels, half of them of at most four lines, and every fourth one of 512 with a quarter of the pages; for `train`."
+    "Batches of 256 pixels, half of the pages of at most four lines; every fourth batch 512, with a quarter of the pages; for `train`."
     def __init__(self, tok, tc, text: float = 0., rank: int = 0, world: int = 1):
         def batches(mode, n, *tasks):
             shares = [(1 - text) / len(tasks)] * len(tasks) + [text] * (text > 0)
@@ -518,8 +550,10 @@ def accuracy(model, kind: str,       # 'word', or one of `MIX`
 
 def run_recipe(stage: int = None) -> int:  # 0, 1 or 2; None: all in turn; returns the exit code
     "Train the model that reads, in `runs/reads*`; raises `UserError` for a stage that does not exist, or whose beginning is missing."
-    if stage not in (None, 0, 1, 2): raise UserError(f'the recipe has no stage {stage}; there are: 0 (the halves apart), 1 (all), 2 (SAM and compressor rest)')
-    if stage in (None, 0) and ranks()[1] > 1: raise UserError('stage 0 trains in one process; start it without torchrun, then stages 1 and 2 with it')
+    if stage not in (None, 0, 1, 2):
+        raise UserError(f'the recipe has no stage {stage}; there are: 0 (the halves apart), 1 (all), 2 (SAM and compressor rest)')
+    if stage in (None, 0) and ranks()[1] > 1:
+        raise UserError('stage 0 trains in one process; start it without torchrun, then stages 1 and 2 with it')
     done = train_halves() if stage in (None, 0) else True
     for n in (1, 2) if stage is None else (stage,) * (stage > 0):
         if not done: break

@@ -28,8 +28,8 @@ def load_run(run,                    # folder in `runs/`
 def format_samples(rows: list) -> str:  # rows from `sample_table`; both texts in full, closed by `exact N/M`
     "Expected above generated for each sample."
     exact = sum(r['expected'] == r['generated'] for r in rows)
-    return '\n\n'.join([f"── {r['id']} · edit distance {r['edit_distance']:.3f}\nEXPECTED\n{r['expected']}\nGENERATED\n{r['generated']}" for r in rows]
-                       + [f'exact {exact}/{len(rows)}'])
+    shown = [f"── {r['id']} · edit distance {r['edit_distance']:.3f}\nEXPECTED\n{r['expected']}\nGENERATED\n{r['generated']}" for r in rows]
+    return '\n\n'.join([*shown, f'exact {exact}/{len(rows)}'])
 
 # %% ../nbs/17_sample.ipynb #23809cc2
 def read_pages(model, sources: list,        # paths of pictures, PDFs, folders, or globs

@@ -67,7 +67,8 @@ class Tokenizer:
         try: return self.enc.decode_bytes(ids)
         except (KeyError, OverflowError):
             known = {*self.ranks.values(), *self.specials.values()}
-            raise UserError(f'no token has the id {next(i for i in ids if i not in known)}; the vocabulary ends at {self.vocab_size - 1}') from None
+            unknown = next(i for i in ids if i not in known)
+            raise UserError(f'no token has the id {unknown}; the vocabulary ends at {self.vocab_size - 1}') from None
 
     def decode(self, ids: list) -> str:  # bytes that are no UTF-8 become �
         "Ids as text; raises `UserError` for an id that has none."
@@ -102,7 +103,8 @@ def _split_of(pre):
 def _from_huggingface(path):
     d = json.loads(path.read_text(encoding='utf-8')); model = d['model']
     if model['type'] != 'BPE': raise UserError(f"a {model['type']} model; only byte-level BPE can be read")
-    if d.get('normalizer'): raise UserError(f"its normalizer {d['normalizer']['type']} changes text before encoding, so not every text would come back")
+    if d.get('normalizer'):
+        raise UserError(f"its normalizer {d['normalizer']['type']} changes text before encoding, so not every text would come back")
     pattern, byte = _split_of(d.get('pre_tokenizer') or {}), _byte_chars()
     made = [model['vocab'][''.join(m).replace(' ', '')] for m in model['merges']]      # a merge is a pair, or one string with a space
     if made != sorted(made): raise UserError('its merges are not in the order of its ids, so tiktoken would merge differently')
@@ -158,4 +160,5 @@ def check_vocab(tok: Tokenizer,     # as loaded
                 vocab_size: int):   # ids that the model was made for (`GPTConfig.vocab_size`, without the padding)
     "Raise `UserError` with both numbers if tokenizer and model do not belong together."
     if tok.vocab_size != vocab_size:
-        raise UserError(f"the tokenizer has {tok.vocab_size} ids and the model's vocabulary {vocab_size}: load the tokenizer that the weights were trained with")
+        raise UserError(f"the tokenizer has {tok.vocab_size} ids and the model's vocabulary {vocab_size}: "
+                        'load the tokenizer that the weights were trained with')
