@@ -143,7 +143,7 @@ PRESETS = dict(
         sam=SAMConfig(img_size=512, dim=192, depth=4, heads=6, mlp=768, window=8, global_blocks=(3,)),
         compressor=CompressorConfig(neck=128, mid=192, out=320),
         clip=CLIPConfig(dim=320, depth=2, heads=5, mlp=1280, grid=8),
-        gpt=GPTConfig(sequence_len=1024, vocab_size=266, n_layer=6, n_head=4, n_kv_head=4, n_embd=256),
+        gpt=GPTConfig(sequence_len=1024, vocab_size=266, n_layer=7, n_head=4, n_kv_head=4, n_embd=256),
         train=_READS, train2=replace(_READS, steps=100, lr=1e-4, lr_table=2e-4, lr_new=1e-4, lr_muon=.001)))
 
 def preset(name: str = 'nano',  # one of `PRESETS`
