@@ -325,7 +325,7 @@ def share_right(scores, t):  # (places,classes); (places,)
 def forward(self: Reader,
             batch: dict,  # `input_ids`, `targets`, `cells`, `spots`, and `seen` if `f` is not given
             f=None):      # (b,n/4,n/4,d) vision tokens; those of an eye that sees `seen` if not given
-    "The loss with all that the teachers ask, and measures: next-token loss; shares of gaze, row and place that are right; variance lost, length added."
+    "The loss with all that the teachers ask, and measures: next-token loss; shares of gaze, row, column and place that are right; variance lost, length added."
     ids, gpt = batch['input_ids'], self.gpt
     image = ids == batch['image_id']
     if f is None: f = self.vision(batch['seen'])
@@ -346,7 +346,7 @@ def forward(self: Reader,
         if i in ON_PAGE:
             z = self.on_page[ON_PAGE.index(i)](norm(x).flatten(0, 1)[at]).float().unflatten(-1, (2, -1))
             on_page.append(sum(F.cross_entropy(z[:, j], where[k]) for j, k in enumerate(('row', 'col'))))
-            row = share_right(z[:, 0], where['row'])
+            row, col = share_right(z[:, 0], where['row']), share_right(z[:, 1], where['col'])
         if i in PLACE:
             z = self.place[PLACE.index(i)](norm(x).flatten(0, 1)[at]).float()
             place.append(F.cross_entropy(z, spot)); known.append(share_right(z, spot))
@@ -355,7 +355,8 @@ def forward(self: Reader,
     mean = lambda losses: sum(losses) / len(losses)
     loss = words + .25 * sum(gaze) + .6 * mean(on_page) + .5 * mean(place) + sum(kept) + added.log1p().mean()
     lost = kept[-1] / f.flatten(0, 2).var(0).mean()
-    return loss, dict(words=words.item(), gaze=mean(looked[-CELL:]), row=row, place=known[-1], lost=lost.item(), added=added[-1].mean().item())
+    return loss, dict(words=words.item(), gaze=mean(looked[-CELL:]), row=row, col=col, place=known[-1],
+                      lost=lost.item(), added=added[-1].mean().item())
 
 # %% ../nbs/14a_reads.ipynb #b001f1e8
 class Both(nn.Module):
