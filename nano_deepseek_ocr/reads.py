@@ -287,18 +287,26 @@ class Reader(nn.Module):
 
 # %% ../nbs/14a_reads.ipynb #6b1f02a2
 @patch
-def where(self: Reader, batch: dict, at, n: int) -> dict:  # flat places with a target; vision tokens along a side of the page
+def where(self: Reader,
+          batch: dict,        # as in `forward`
+          at,                 # (places,) those with a target, counted through all rows
+          n: int) -> dict:    # vision tokens along a side of the page; returns (places,) numbers for each name
     "For each of them: where that stands in the row which a head may look for; row and column of the next letter's patch."
     cells, spot = batch['cells'], batch['spots'].flatten()[at]
-    page = (batch['input_ids'][0] == batch['image_id']).nonzero()       # one size of page in a batch: it stands at the same places in all
+    page = (batch['input_ids'][0] == batch['image_id']).nonzero()       # the same places in all rows
     ahead, last = cells.flatten()[at], torch.cat([cells[:, :1], cells[:, :-1]], 1).flatten()[at]
     row = (ahead - page[0]) // (n + 1) * CELL + spot // (CELL * SLOTS)
     col = (ahead - page[0]) % (n + 1) * CELL + spot // SLOTS % CELL
-    out = dict(row=row, col=col, next=ahead, here=torch.where(last >= 0, last, ahead), back=(at % cells.shape[1] - 1).clamp(min=0))
-    return out | {f'row{r}': torch.where(row % CELL == r, ahead, page[-1]) for r in range(CELL)}       # or at the mark that ends the page
+    here, back = torch.where(last >= 0, last, ahead), (at % cells.shape[1] - 1).clamp(min=0)
+    rows = {f'row{r}': torch.where(row % CELL == r, ahead, page[-1]) for r in range(CELL)}   # or at the mark that ends the page
+    return dict(row=row, col=col, next=ahead, here=here, back=back) | rows
 
 @patch
-def gaze_loss(self: Reader, att, x, cos, sin, look: list, at) -> tuple:  # attention; its input; angles; places for each head; flat places with a target
+def gaze_loss(self: Reader,
+              att, x,             # a layer's attention, and what goes in (b,T,d)
+              cos, sin,           # the angles of its places
+              look: list,         # for each head (places,): where it should look
+              at) -> tuple:       # (places,) as in `where`; returns two lists with a number for each head
     "How far each head is from looking where it should; and how often it does."
     B, T, _ = x.shape
     q, k = (F.linear(x, w[:len(look) * att.head_dim]).view(B, T, -1, att.head_dim) for w in (att.c_q.weight, att.c_k.weight))
@@ -309,9 +317,12 @@ def gaze_loss(self: Reader, att, x, cos, sin, look: list, at) -> tuple:  # atten
     return [F.cross_entropy(z, t) for z, t in zip(scores, look)], [share_right(z, t) for z, t in zip(scores, look)]
 
 @patch
-def keep_loss(self: Reader, layer: int, x, f):  # number; its input where the page stands (b,positions,d); vision tokens (b,n,n,d)
+def keep_loss(self: Reader,
+              layer: int,         # one of `FETCH`
+              x,                  # (b,positions,d) its input where the page stands
+              f):                 # (b,n,n,d) the vision tokens
     "How far the values of a layer are from the codes of one row of patches each."
-    tokens = x[:, :-1].unflatten(1, (f.shape[1], -1))[:, :, :-1]    # without the mark at the end, then without those of the rows
+    tokens = x[:, :-1].unflatten(1, (f.shape[1], -1))[:, :, :-1]    # without the marks
     values = self.gpt.transformer.h[layer].attn.c_v(tokens).unflatten(-1, (CELL, -1))
     codes = (f - self.code.rest - self.code.where(f.shape[1])).detach().unflatten(-1, (CELL, -1))
     return F.mse_loss(self.keep[FETCH.index(layer)](values).float(), codes)
