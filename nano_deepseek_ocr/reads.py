@@ -64,12 +64,14 @@ def word_stream(rng, kind: str,              # numpy's generator; one of `MIX`
         else: yield words[i]
 
 # %% ../nbs/14a_reads.ipynb #34cfed67
+_FACES = dict(sans=.2, serif=.2, mono=.1, bold=.15, book=.35)    # to train on: the narrow one is the hardest, and has the most letters
+
 @lru_cache(None)
 def _advance(name, px, a, b):                # from the end of letter `a` to that of `b`, kerning included
     face = font(name, px)
     return face.getlength(a + b) - face.getlength(a) if a else face.getlength(b)
 
-_FACES = dict(sans=.2, serif=.2, mono=.1, bold=.15, book=.35)    # to train on: the narrow one is the hardest, and has the most letters
+
 
 def _ends(name, px, text): return np.cumsum([_advance(name, px, a, b) for a, b in zip([''] + list(text), text)])
 
@@ -523,7 +525,7 @@ def train_halves(root: Path = 'runs',     # folder of the runs
     return True
 
 def join_halves(root: Path = 'runs') -> NanoDeepseekOCR:  # where `train_halves` left them
-    "One model out of eye and reader; raises `UserError` if they have not been trained together."
+    "One model out of eye and reader; raises `UserError` if the last part has not begun."
     try: found = _weights(Path(root), 'both')
     except UserError:
         raise UserError(f'no eye and reader in {str(root)!r}; '
