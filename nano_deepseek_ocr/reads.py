@@ -71,8 +71,6 @@ def _advance(name, px, a, b):                # from the end of letter `a` to tha
     face = font(name, px)
     return face.getlength(a + b) - face.getlength(a) if a else face.getlength(b)
 
-
-
 def _ends(name, px, text): return np.cumsum([_advance(name, px, a, b) for a, b in zip([''] + list(text), text)])
 
 def lettered(rng,                          # numpy's generator
