@@ -34,7 +34,7 @@ from .train import (STAGES, STOPPED, Muon, _device, _next_batches, _rewind, _sig
                                      load_moments, ranks, sample_table, save_checkpoint, swap_pages, to_device, train)
 
 # %% ../nbs/14a_reads.ipynb #acce615a
-MIX = dict(prose=.25, salad=.3, changed=.15, strings=.12, signs=.18)     # what the pages say, and how often
+MIX = dict(prose=.25, salad=.2, changed=.25, strings=.12, signs=.18)     # what the pages say, and how often
 _LETTERS = list('abcdefghijkmnopqrstuvwxyzABCDEFGHJKLMNPQRSTUVWXYZ23456789')
 
 @lru_cache(2)
@@ -42,9 +42,14 @@ def _english(split): return tuple(w for p in english(split) for w in p.split())
 
 def _string(rng, most): return ''.join(rng.choice(_LETTERS, int(rng.integers(1, most + 1))))
 
-def _changed(rng, w):                        # a word with a letter changed, added or lost, or in capitals
-    if rng.random() < .3: return w.upper() if rng.random() < .5 else w.capitalize()
-    i, new = rng.integers(len(w)), chr(97 + rng.integers(26))
+_AROUND = ["'{}'", '"{}"', '`{}`', '({})', '[{}]', '<{}>', '{{{}}}', '({}', '{})', "'{}", "{}'", "{}'s", '{},', '{}.', '{}:', '{};', '{}?', '{}!',
+           '-{}', '*{}', '.{}', '_{}', '%{}', '#{}', '@{}', '${}', '{}_', '{}=', '{}()', '{}),', '({}).', "`{}'"]
+
+def _changed(rng, w):                        # a word in capitals, with signs around or in it, or with a letter changed, added or lost
+    r, i, new = rng.random(), int(rng.integers(len(w))), chr(97 + rng.integers(26))
+    if r < .2: return w.upper() if rng.random() < .5 else w.capitalize()
+    if r < .5: return rng.choice(_AROUND).format(w.capitalize() if rng.random() < .2 else w)
+    if r < .65: return w[:i] + str(rng.choice(list("._-/'=:,"))) + w[i:]
     return w[:i] + (new, new + w[i], '')[rng.integers(3)] + w[i + 1:] or new
 
 def _signs(rng):                             # anything that a keyboard has
