@@ -119,9 +119,11 @@ def check_config(cfg: Config) -> Config:  # the same config, if its parts fit to
     "Raise `UserError` that names the fields where two sizes disagree."
     s, c, v, g = cfg.sam, cfg.compressor, cfg.clip, cfg.gpt
     for part, dim, heads in (('sam.dim', s.dim, s.heads), ('clip.dim', v.dim, v.heads), ('gpt.n_embd', g.n_embd, g.n_head)):
-        _check(dim % heads == 0, f'{part} {dim} must be a multiple of its {heads} heads')
-    _check(g.n_head % g.n_kv_head == 0, f'gpt.n_head {g.n_head} must be a multiple of gpt.n_kv_head {g.n_kv_head}')
+        _check(heads > 0 and dim % heads == 0, f'{part} {dim} must be a multiple of its {heads} heads')
+    _check(g.n_kv_head > 0 and g.n_head % g.n_kv_head == 0, f'gpt.n_head {g.n_head} must be a multiple of gpt.n_kv_head {g.n_kv_head}')
     _check((g.n_embd // g.n_head) % 2 == 0, f'gpt: heads of {g.n_embd // g.n_head} channels are odd; rotary positions turn pairs')
+    _check(s.patch == 16, f'sam.patch {s.patch} must be 16: a vision token stands for 64 pixels, four patches')
+    _check(s.img_size > 0 and s.img_size % 64 == 0, f'sam.img_size {s.img_size} must be a multiple of 64')
     _check(c.out == v.dim, f'compressor.out {c.out} must equal clip.dim {v.dim}: CLIP takes the map as its patches')
     _check(all(0 <= i < s.depth for i in s.global_blocks), f'sam.global_blocks {s.global_blocks} must lie in 0..{s.depth - 1}')
     return cfg
@@ -159,8 +161,9 @@ def config_to_dict(cfg: Config) -> dict:  # nested dict of plain values, ready f
 
 def config_from_dict(d: dict,          # nested dict, as `config_to_dict` made it
                      cls: type = Config) -> Config:  # the config, checked
-    "Build a config; raises `UserError` for a field that does not exist."
+    "Build a config; raises `UserError` for a field that does not exist, or no table."
     known = {f.name: f for f in fields(cls)}
+    _check(isinstance(d, dict), f'{cls.__name__} must be a table of fields, not {d!r}')
     for k in d: _check(k in known, f'{cls.__name__} has no field {k!r}; there are: {", ".join(known)}')
     parts = {f.name: f.type for f in fields(cls) if is_dataclass(f.type)}
     kw = {k: config_from_dict(v, parts[k]) if k in parts else tuple(v) if isinstance(v, list) else v for k, v in d.items()}

@@ -242,7 +242,7 @@ def curve_report(rows: list, tok: Tokenizer, label: str) -> str:  # from `curve`
 def plot_curve(curves: dict):  # label -> rows from `curve`; returns a figure
     "Precision against text tokens per vision token, beside the paper's two lines."
     from matplotlib.figure import Figure
-    fig = Figure(figsize=(5.5, 3), dpi=90)
+    fig = Figure(figsize=(7.5, 3), dpi=90)
     ax, paper = fig.subplots(), list(FOX_PAPER.values())
     for k, name, grey in (0, 'paper: Fox, 64 tokens', '#999'), (2, 'paper: Fox, 100 tokens', '#555'):
         ax.plot([v[k + 1] for v in paper], [v[k] for v in paper], 'o--', ms=3, lw=1, color=grey, label=name)
@@ -252,7 +252,7 @@ def plot_curve(curves: dict):  # label -> rows from `curve`; returns a figure
     ax.set_ylabel('precision (%)', fontsize=8)
     ax.set_ylim(-3, 103)
     ax.tick_params(labelsize=7)
-    ax.legend(fontsize=7)
+    ax.legend(fontsize=7, loc='upper left', bbox_to_anchor=(1, 1))         # beside the axes: no point is hidden
     fig.tight_layout()
     return fig
 

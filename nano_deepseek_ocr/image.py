@@ -77,19 +77,23 @@ def valid_tokens(mode: str,           # a mode's name
     return tiles + (math.ceil(n * min(size) / max(size)) if m.pad else n)
 
 # %% ../nbs/06_image.ipynb #36cb0e8a
-MAX_PIXELS = 200_000_000
+MAX_PIXELS = 178_956_970             # where Pillow stops too
 
 def to_rgb(im: Image.Image) -> Image.Image:  # any mode; upright RGB, transparency over white
     "A picture as RGB."
     im = ImageOps.exif_transpose(im)
-    if im.mode.startswith('I;16') or im.mode == 'I':
-        im = Image.fromarray((np.asarray(im).astype(np.int64) >> 8).clip(0, 255).astype(np.uint8))
+    if im.mode.startswith('I') or im.mode == 'F':                          # grey of 16 or 32 bits, or of any numbers
+        x = np.asarray(im).astype(np.float64)
+        if im.mode.startswith('I;16') or im.mode == 'I' and x.max() > 255: x = x // 256
+        elif im.mode == 'F' and x.max() <= 1: x = x * 255
+        im = Image.fromarray(np.nan_to_num(x).clip(0, 255).astype(np.uint8))
     if im.mode in ('RGBA', 'LA', 'PA') or 'transparency' in im.info:
         im = im.convert('RGBA')
         return Image.alpha_composite(Image.new('RGBA', im.size, 'white'), im).convert('RGB')
     return im if im.mode == 'RGB' else im.convert('RGB')
 
-def load_page(source) -> Image.Image:  # a path or a PIL image; the page as RGB
+def load_page(source,              # a path or a PIL image
+              frame: int = 0) -> Image.Image:  # which page of a TIFF; returns the page as RGB
     "Open a picture; raises `UserError` that names the file if it cannot be read."
     if isinstance(source, Image.Image): return to_rgb(source)
     if not Path(source).is_file(): raise UserError(f'no image file {str(source)!r}')
@@ -97,6 +101,7 @@ def load_page(source) -> Image.Image:  # a path or a PIL image; the page as RGB
         with warnings.catch_warnings():
             warnings.simplefilter('ignore', Image.DecompressionBombWarning)
             with Image.open(source) as im:
+                if frame: im.seek(frame)
                 if im.width * im.height > MAX_PIXELS:
                     raise UserError(f'{source}: {im.width}x{im.height} pixels are more than {MAX_PIXELS:,}')
                 im.load()
@@ -194,7 +199,7 @@ def mode_table(size: tuple,            # width and height of the page in pixels
 def token_map(page, mode: str = 'base', most: int = 9):  # a path or a PIL image, the mode to begin with, most tiles; returns a widget
     "The picture of `draw_views` with a switch for the mode."
     import ipywidgets as W
-    page = load_page(page); get_mode(mode)
+    page = load_page(page); mode = get_mode(mode, page.size).name
     switch, picture = W.ToggleButtons(options=list(MODES), value=mode, style=dict(button_width='75px')), W.Image(format='png')
     show = lambda change=None: setattr(picture, 'value', png(draw_views(page, switch.value, most)))
     switch.observe(show, 'value'); show()
@@ -214,7 +219,7 @@ def _boxes(text):
     try: found = json.loads(text)
     except (ValueError, RecursionError): return ()
     if not isinstance(found, list): return ()
-    number = lambda v: type(v) in (int, float) and math.isfinite(v)
+    number = lambda v: type(v) is int or type(v) is float and math.isfinite(v)
     if len(found) == 4 and not any(isinstance(v, list) for v in found): found = [found]
     good = [b for b in found if isinstance(b, list) and len(b) == 4 and all(map(number, b))]
     inside = lambda v: min(max(round(v), 0), 999)
@@ -298,18 +303,29 @@ def _pdf_pages(path, dpi, page_range):
             except pypdfium2.PdfiumError: yield name, UserError(f'{name} cannot be drawn')
     finally: pdf.close()
 
+def _frames(path, page_range):
+    try:
+        with Image.open(path) as im: n = im.n_frames
+    except Exception: n = 1                                                # what is wrong with it, `load_page` says
+    if n == 1: yield path, load_page(path)
+    else:
+        for i in page_numbers(page_range, n, path):
+            try: yield f'{path} page {i + 1}', load_page(path, i)
+            except UserError as e: yield f'{path} page {i + 1}', e
+
 def pages(source,                        # a picture, a PDF, a folder, or a glob
           dpi: int = 144,                # resolution at which PDFs are drawn
-          page_range: str = None):       # pages of PDFs, such as '1-3,5'
+          page_range: str = None):       # pages of PDFs and TIFFs, such as '1-3,5'
     "Yield (name, page as RGB or the `UserError` that it is); raises `UserError` if the source does not exist."
     text = str(source)
     files = sorted(globbing.glob(text)) if any(c in text for c in '*?[') and not Path(text).exists() else [text]
     if Path(text).is_dir(): files = sorted(str(p) for p in Path(text).iterdir() if p.suffix.lower() in _SUFFIXES)
+    if Path(text).is_dir() and not files: raise UserError(f'{text} holds no picture and no PDF')
     if not files or not Path(files[0]).exists(): raise UserError(f'no file or folder {text!r}')
     for f in files:
         try:
             if f.lower().endswith('.pdf'): yield from _pdf_pages(f, dpi, page_range)
-            else: yield f, load_page(f)
+            else: yield from _frames(f, page_range) if f.lower().endswith(('.tif', '.tiff')) else [(f, load_page(f))]
         except UserError as e:
             if len(files) == 1: raise
             yield f, e

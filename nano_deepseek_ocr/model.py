@@ -13,6 +13,7 @@ import torch
 from torch import nn
 from fastcore.basics import patch
 from huggingface_hub import PyTorchModelHubMixin, snapshot_download
+from safetensors import SafetensorError
 from safetensors.torch import load_file, save_file
 from .config import UserError, config_from_dict, config_to_dict
 from .deepencoder import DeepEncoder
@@ -146,8 +147,11 @@ def from_pretrained(cls: NanoDeepseekOCR,
             raise UserError(f'{str(name_or_path)!r} is no folder, and the Hub did not give it: {str(e).splitlines()[0]}') from None
     for name in 'config.json', 'model.safetensors':
         if not (folder/name).is_file(): raise UserError(f'{folder} holds no {name}')
-    model = cls(config_from_dict(json.loads((folder/'config.json').read_text())))
+    try: cfg = json.loads((folder/'config.json').read_text())
+    except ValueError as e: raise UserError(f'{folder/"config.json"} is not JSON: {e}') from None
+    model = cls(config_from_dict(cfg))
     if (folder/'ranks.tiktoken').is_file(): model.tok = load_tokenizer(folder/'ranks.tiktoken')
     try: model.load_state_dict(load_file(folder/'model.safetensors'))
+    except SafetensorError as e: raise UserError(f'{folder/"model.safetensors"} is not a whole safetensors file ({e}); was it cut off, or is it a Git LFS pointer?') from None
     except RuntimeError as e: raise UserError(f'{folder/"model.safetensors"} does not fit its config.json: {str(e)[:300]}') from None
     return model

@@ -12,7 +12,7 @@ from dataclasses import dataclass
 from pathlib import Path
 import torch
 from huggingface_hub import snapshot_download
-from safetensors import safe_open
+from safetensors import SafetensorError, safe_open
 from safetensors.torch import save_file
 from .clip import CLIP
 from .compressor import SAMEncoder
@@ -63,16 +63,22 @@ class Loaded:
 
 def _some(names): return ', '.join(names[:4]) + (f' and {len(names) - 4} more' if len(names) > 4 else '')
 
+def _open(file):
+    try: return safe_open(file, 'pt')
+    except SafetensorError as e:
+        raise UserError(f'{file} is not a whole safetensors file ({e}); was it cut off, or is it a Git LFS pointer?') from None
+
 @torch.no_grad()
 def load_tensors(module,          # a torch module
                  files: list,     # safetensors files
                  names: dict,     # name of ours -> name in the file, or a list of names to join along the first dimension
                  known,           # function of a name in the file: does it belong to this part?
                  source=None) -> Loaded:  # what to call the files in messages
-    "Fill a module's tensors; raises `UserError` that names missing, unknown or misshapen tensors, and then changes nothing."
+    "Fill a module's tensors; raises `UserError` that names missing, unknown, doubled or misshapen tensors, or a broken file, and then changes nothing."
     source, ours, at = source or files[0], module.state_dict(), {}
-    handles = [safe_open(f, 'pt') for f in files]
-    for h in handles: at.update({k: h for k in h.keys()})
+    handles = [_open(f) for f in files]
+    twice = [k for h in handles for k in h.keys() if at.setdefault(k, h) is not h]
+    if twice: raise UserError(f'{source}: {_some(twice)} stand in more than one file; name the file that you mean')
     parts = {k: [v] if isinstance(v, str) else v for k, v in names.items()}
     missing = [n for k in parts for n in parts[k] if n not in at]
     wanted = {n for v in parts.values() for n in v}
@@ -82,8 +88,8 @@ def load_tensors(module,          # a torch module
     for k, v in parts.items():
         shapes = [list(at[n].get_slice(n).get_shape()) for n in v]
         have = [sum(s[0] for s in shapes)] + shapes[0][1:]
-        if have != list(ours[k].shape):
-            raise UserError(f'{source}: {" + ".join(v)} has shape {tuple(have)}, but {k} needs {tuple(ours[k].shape)}')
+        if have != list(ours[k].shape) or any(s != shapes[0] for s in shapes):
+            raise UserError(f'{source}: {" + ".join(v)} has shape {" + ".join(str(tuple(s)) for s in shapes)}, but {k} needs {tuple(ours[k].shape)}')
     for k, v in parts.items(): ours[k].copy_(torch.cat([at[n].get_tensor(n) for n in v]))
     return Loaded(str(source), len(parts), sum(ours[k].numel() for k in parts), tuple(k for k in ours if k not in parts))
 
@@ -143,14 +149,14 @@ def load_nanochat(gpt: GPT,         # ours
     path, sizes = _nanochat_sizes(files[0].parent)
     for k, v in sizes.items():
         if v != getattr(cfg, k): raise UserError(f'{path}: {k} is {v}, but this GPT has {getattr(cfg, k)}')
-    with safe_open(files[0], 'pt') as f: first = list(f.keys())
+    with _open(files[0]) as f: first = list(f.keys())
     prefix = '_orig_mod.' if any(k.startswith('_orig_mod.') for k in first) else ''
     hf = any(k.startswith('model.') for k in first)
     theirs = {k: prefix + (_renamed(k, _NANOCHAT) if hf else k) for k in gpt.state_dict()}
     tables = {k: theirs.pop(k) for k in ('transformer.wte.weight', 'lm_head.weight')}
     rows = {}
     for f in files:
-        with safe_open(f, 'pt') as h: rows |= {k: h.get_tensor(n) for k, n in tables.items() if n in h.keys()}
+        with _open(f) as h: rows |= {k: h.get_tensor(n) for k, n in tables.items() if n in h.keys()}
     for k, n in tables.items():
         if k not in rows: raise UserError(f'{path_or_repo} lacks {n}')
         if rows[k].shape[1] != cfg.n_embd or rows[k].shape[0] < cfg.vocab_size - 1:
