@@ -245,7 +245,7 @@ def bench_table(rows: list) -> str:  # rows of the benchmarks; returns markdown
     return '\n'.join(out)
 
 def plot_bench(rows: list):  # rows of the benchmarks
-    "Bars of the time each contender takes, in units of the peer's."
+    "Bars of the time each contender takes, as a share of the slowest."
     import matplotlib.pyplot as plt
     what = list(dict.fromkeys(r['what'] for r in rows))
     fig, ax = plt.subplots(figsize=(6, .5 + .55 * len(what)), dpi=80)
@@ -292,7 +292,7 @@ def bench_train(cfg: Config,              # sizes, and in `train` batch, mode, o
         set_seed(0)
         model = NanoDeepseekOCR(cfg)
         set_stage(model, stage)
-        net = spread(Step(model), cfg.train)
+        net = spread(Step(model), cfg.train).to(device)
         opts, data = optimizers(model, cfg.train), drawn_batch(cfg, batch, answer, device)
         def step():
             with autocast(torch.device(device), dtype): loss = net(data) / (batch * answer)
@@ -330,6 +330,9 @@ def main(what: str,                # encoder, decode, pages, imports, loader, tr
         cfg, dev = get_preset(preset), device or ('cuda' if torch.cuda.is_available() else 'cpu')
         for name, value, known in ('benchmark', what, [*_BENCHES, 'all']), ('dtype', dtype, [*_DTYPES, 'both']):
             if value not in known: raise UserError(f'no {name} {value!r}; there are: {", ".join(known)}')
+        if rounds < 1 or batch < 1: raise UserError('--rounds and --batch must be at least 1')
+        if dev == 'cuda' and not torch.cuda.is_available(): raise UserError('no graphics card here for --device cuda')
+        if out: Path(out).parent.mkdir(parents=True, exist_ok=True)
         cfg, rows = replace(cfg, train=replace(cfg.train, batch=batch, recompute=recompute)), []
         small = replace(get_preset('nano'), train=replace(get_preset('nano').train, batch=batch, recompute=recompute))
         for name in _BENCHES if what == 'all' else [what]:

@@ -32,7 +32,7 @@ def get_mode(name: str,           # a mode's name, or 'auto': micro for pages th
              size: tuple = None) -> Mode:  # width and height of the page in pixels; returns the mode
     "The mode of that name; raises `UserError` with the names that exist."
     if name == 'auto': name = 'micro' if size and max(size) <= MODES['micro'].size else 'tiny'
-    if name not in MODES: raise UserError(f'no mode {name!r}; there are: {", ".join(MODES)}')
+    if name not in MODES: raise UserError(f'no mode {name!r}; there are: {", ".join(MODES)}, auto')
     return MODES[name]
 
 # %% ../nbs/06_image.ipynb #ca30bf39
@@ -318,7 +318,7 @@ def pages(source,                        # a picture, a PDF, a folder, or a glob
           page_range: str = None):       # pages of PDFs and TIFFs, such as '1-3,5'
     "Yield (name, page as RGB or the `UserError` that it is); raises `UserError` if the source does not exist."
     text = str(source)
-    files = sorted(globbing.glob(text)) if any(c in text for c in '*?[') and not Path(text).exists() else [text]
+    files = sorted(globbing.glob(text, recursive=True)) if any(c in text for c in '*?[') and not Path(text).exists() else [text]
     if Path(text).is_dir(): files = sorted(str(p) for p in Path(text).iterdir() if p.suffix.lower() in _SUFFIXES)
     if Path(text).is_dir() and not files: raise UserError(f'{text} holds no picture and no PDF')
     if not files or not Path(files[0]).exists(): raise UserError(f'no file or folder {text!r}')

@@ -101,9 +101,9 @@ def _inside(el):
     return out
 
 def _tree(el, structure):
-    if el.tag != 'td': return _Node(el.tag, children=[_tree(c, structure) for c in el])
+    if el.tag not in ('td', 'th'): return _Node(el.tag, children=[_tree(c, structure) for c in el])
     span = tuple(_number(el.get(k, '1')) for k in ('colspan', 'rowspan'))
-    return _Node('td', span, () if structure else _inside(el))
+    return _Node(el.tag, span, () if structure else _inside(el))
 
 # %% ../nbs/17a_metrics.ipynb #5cea0347
 TEDS_LIMIT = 800

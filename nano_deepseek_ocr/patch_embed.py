@@ -17,9 +17,9 @@ class PatchEmbed(nn.Module):
         super().__init__()
         self.proj = nn.Conv2d(3, dim, kernel_size=patch, stride=patch)
 
-    def forward(self, x):  # (b,3,H,W) images in -1..1; returns (b,H/patch,W/patch,dim)
+    def forward(self, x):  # (b,3,H,W) images in -1..1, of any dtype; returns (b,H/patch,W/patch,dim)
         "One vector per square, as a grid."
-        return self.proj(x).permute(0, 2, 3, 1)
+        return self.proj(x.to(self.proj.weight.dtype)).permute(0, 2, 3, 1)
 
 # %% ../nbs/01_patch_embed.ipynb #46fd5fa1
 def resize_abs_pos(pos,            # (1,H,W,c) table of positions

@@ -14,15 +14,16 @@ from .config import UserError, allow_dashes
 from .generate import Decoding, read_batch
 from .image import PAGE_SPLIT, get_mode, pages
 from .model import NanoDeepseekOCR
-from .train import find_checkpoint, sample_table, table_samples
+from .train import find_checkpoint, load_model, sample_table, table_samples
 
 # %% ../nbs/17_sample.ipynb #c8bc95d6
 def load_run(run,                    # folder in `runs/`
              step: int = None) -> tuple:  # checkpoint; the newest if not said; returns the model and the samples of its table
-    "The model of a run and its samples; raises `UserError` if there is no such run or step."
-    folder = find_checkpoint(run, step)
+    "The model of a run and its samples; raises `UserError` if there is no such run or step, or its data are gone."
+    find_checkpoint(run, step)
+    if not (Path(run)/'config.json').is_file(): raise UserError(f'{run} does not say what it was trained on; name a page to read')
     args = json.loads((Path(run)/'config.json').read_text())['args']
-    return NanoDeepseekOCR.from_pretrained(folder).eval(), table_samples(args)
+    return load_model(run, step), table_samples(args)
 
 # %% ../nbs/17_sample.ipynb #d233e3a9
 def format_samples(rows: list) -> str:  # rows from `sample_table`; both texts in full, closed by `exact N/M`
@@ -34,7 +35,7 @@ def format_samples(rows: list) -> str:  # rows from `sample_table`; both texts i
 # %% ../nbs/17_sample.ipynb #23809cc2
 def read_pages(model, sources: list,        # paths of pictures, PDFs, folders, or globs
                prompt: str, mode: str = None,  # what to ask; resolution mode, the model's own if not said
-               page_range: str = None,      # of PDFs, such as '1-3,5'
+               page_range: str = None,      # of PDFs and TIFFs, such as '1-3,5'
                max_new_tokens: int = 512) -> tuple:  # the texts in order, and what went wrong: `UserError`s and warnings as text
     "Read page after page; raises `UserError` for a source that does not exist."
     texts, troubles, how = [], [], Decoding(max_new_tokens=max_new_tokens)
@@ -54,7 +55,8 @@ def run_sample(images, run, resume_step, prompt, mode, page_range, max_new_token
     if '<image>' not in prompt: raise UserError(f'the prompt needs <image> where the page belongs: {prompt!r}')
     for source in images:
         if not any(c in source for c in '*?[') and not Path(source).exists(): raise UserError(f'no file or folder {source!r}')
-    if images and not (run or resume_step): model = NanoDeepseekOCR.from_pretrained('reads').eval()
+    if out and Path(out).is_dir(): raise UserError(f'--out {out} is a folder; name a file in it')
+    if images: model = load_model(run or ('reads' if resume_step is None else 'runs/stage1'), resume_step)
     else: model, samples = load_run(run or 'runs/stage1', resume_step)
     if not images:
         cfg = model.cfg.train
@@ -62,7 +64,9 @@ def run_sample(images, run, resume_step, prompt, mode, page_range, max_new_token
         return 0
     texts, troubles = read_pages(model, images, prompt, mode, page_range, max_new_tokens)
     text = f'\n{PAGE_SPLIT}\n'.join(texts)
-    if out: Path(out).write_text(text + '\n', encoding='utf-8')
+    if out:
+        Path(out).parent.mkdir(parents=True, exist_ok=True)
+        Path(out).write_text(text + '\n', encoding='utf-8')
     else: print(text)
     for t in troubles: print(f"{'error' if isinstance(t, UserError) else 'warning'}: {t}", file=sys.stderr)
     return int(any(isinstance(t, UserError) for t in troubles))

@@ -273,13 +273,13 @@ def plot(rng, split: str = 'train') -> tuple:  # numpy's generator; of the words
     from matplotlib.text import Text
     words, style, n = _some(rng, 9, split), _one(rng, ['bar', 'barh', 'line', 'pie']), int(rng.integers(3, 6))
     names, series = words[:n], words[5:6 if style == 'pie' else 6 + int(rng.integers(2))]
-    values = rng.integers(5, 100, (len(series), n))
+    values, first = rng.integers(5, 100, (len(series), n)), rng.integers(10)
     fig = Figure(figsize=(5.12, 5.12 * rng.uniform(.7, 1)), dpi=100, facecolor=str(rng.choice(['white', '#f4f6f7'])))
     canvas, ax = FigureCanvasAgg(fig), fig.add_subplot()
     title = ' '.join(words[7:9]).capitalize()
     ax.set_title(title)
     for s, (label, v) in enumerate(zip(series, values)):
-        at, color = np.arange(n) + s * .4 - .2 * (len(series) - 1), f'C{rng.integers(10)}'
+        at, color = np.arange(n) + s * .4 - .2 * (len(series) - 1), f'C{(first + s * rng.integers(1, 10)) % 10}'
         if style == 'pie': ax.pie(v, labels=[f'{a}: {b}' for a, b in zip(names, v)])
         elif style == 'line':
             ax.plot(v, 'o-', color=color, label=label)

@@ -111,7 +111,7 @@ class TaskMixture:
 # %% ../nbs/12_tasks.ipynb #2f8e6c17
 def front_matter(text: str) -> tuple:  # a markdown file; returns its properties (dict of str) and the text after them
     "Part a text from the properties before it, if there are any."
-    if not text.startswith('---\n') or (end := text.find('\n---', 3)) < 0: return {}, text
+    if not text.startswith('---\n') or (end := text.find('\n---', 3)) < 0: return {}, text.strip('\n')
     lines = (line.partition(':') for line in text[4:end].splitlines())
     return {k.strip(): v.strip() for k, _, v in lines}, text[end + 4:].lstrip('-').strip('\n')
 
@@ -157,6 +157,7 @@ def get_task(spec=None,            # what: see the table above; None is the ten 
     n = int(more[0]) if len(more) == 1 and more[0].isdigit() else None
     if more and not n: raise UserError(f'{spec!r}: after the colon stands the number of samples')
     if name in SOURCES: return open_source(name, part or None, root, split, n)
+    if part and name in ('text', 'synth', 'grounded'): raise UserError(f'{spec!r}: {name} has no parts; a kind of page stands after a colon, as in synth:table')
     if name == 'text': return text_samples(split)[:n]
     if name in ('synth', 'grounded'):
         if kind and kind not in KINDS: raise UserError(f'no kind {kind!r}; there are: {", ".join(KINDS)}')

@@ -7,14 +7,16 @@ __all__ = ['STAGES', 'STOPPED', 'token_losses', 'swap_pages', 'vision_gain', 'fe
            'orthogonalize', 'Muon', 'uses_bf16', 'optimizers', 'Stage', 'get_stage', 'set_stage', 'parts',
            'rate_factor', 'ranks', 'summed', 'join_ranks', 'leave_ranks', 'is_lost', 'moments', 'load_moments',
            'save_encoder', 'save_checkpoint', 'find_checkpoint', 'read_metrics', 'load_encoder', 'load_gpt',
-           'sample_table', 'format_table', 'to_device', 'autocast', 'Step', 'spread', 'encoder_flops', 'gpt_flops',
-           'step_flops', 'peak_flops', 'train', 'plot_run', 'activation_bytes', 'plan', 'settle', 'table_samples',
-           'prepare', 'earlier', 'run_stage', 'main']
+           'load_model', 'sample_table', 'format_table', 'to_device', 'autocast', 'Step', 'spread', 'encoder_flops',
+           'gpt_flops', 'step_flops', 'peak_flops', 'train', 'plot_run', 'activation_bytes', 'plan', 'settle',
+           'table_samples', 'prepare', 'earlier', 'run_stage', 'main']
 
 # %% ../nbs/14_train.ipynb #ddf57b18
 import errno, gc, inspect, json, math, os, shutil, signal, sys, time
 from contextlib import contextmanager, nullcontext
 from dataclasses import dataclass, fields, replace
+from importlib.resources import files
+from importlib.util import find_spec
 from pathlib import Path
 import torch, torch.distributed as dist
 import torch.nn.functional as F
@@ -33,7 +35,7 @@ from .dataloader import Batches, collate, loader, tokenize_sample
 from .image import find_grid, get_mode, n_positions
 from .model import NanoDeepseekOCR
 from .pretrained import load_clip, load_deepseek_ocr, load_nanochat, load_sam
-from .tasks import TaskMixture, get_task
+from .tasks import TaskMixture, first_samples, get_task
 from .tokenizer import check_vocab, load_tokenizer
 
 # %% ../nbs/14_train.ipynb #a7fcc4e7
@@ -361,12 +363,23 @@ def load_encoder(model, source):  # scratch; sam-clip[:SAM,CLIP], deepseek-ocr[:
     own = [f for f in (p, p/'deepencoder.safetensors', p/'model.safetensors') if f.is_file()]
     _take(enc, own[0] if own else find_checkpoint(p)/'model.safetensors', 'deepencoder.')
 
-def load_gpt(model, source):  # a run or checkpoint of ours; or nanochat's file, folder or repository
+def load_gpt(model, source):  # a run, checkpoint or saved model of ours; or nanochat's file, folder or repository
     "Take the language model from somewhere; raises `UserError` if it does not fit."
     p = Path(source)
     if any(p.glob('step_*')): p = find_checkpoint(p)
-    if (p/'state.json').is_file(): _take(model.gpt, p/'model.safetensors', 'gpt.')
+    if (p/'model.safetensors').is_file() and (p/'config.json').is_file() and 'clip' in json.loads((p/'config.json').read_text()):
+        _take(model.gpt, p/'model.safetensors', 'gpt.')
     else: load_nanochat(model.gpt, source)
+
+# %% ../nbs/14_train.ipynb #3f48cfec
+def load_model(name,                  # a run's folder, a saved model's folder, 'reads', or a repository on the Hub
+               step: int = None):     # of a run; its newest checkpoint if not said; returns the model
+    "A model to read with, on a GPU and in bf16 if there is one; raises `UserError` if there is no model."
+    folder = Path(name)
+    is_run = str(name).startswith('runs/') or name != 'reads' and folder.is_dir() and not (folder/'model.safetensors').is_file()
+    device = f"cuda:{os.environ.get('LOCAL_RANK', 0)}" if torch.cuda.is_available() else 'cpu'
+    model = NanoDeepseekOCR.from_pretrained(find_checkpoint(name, step) if is_run else name)
+    return model.eval().to(device, torch.float32 if device == 'cpu' else torch.bfloat16)
 
 # %% ../nbs/14_train.ipynb #321b288d
 _short = lambda s, n=34: repr(s if len(s) <= n else s[:n - 1] + '…')[1:-1]
@@ -378,7 +391,7 @@ def sample_table(model, tok, task: list, mode: str,  # samples with a page
     stop, device, rows = tok.special('<|assistant_end|>'), model.gpt.lm_head.weight.device, []
     for i in range(0, len(task), size):
         part = task[i:i + size]
-        b = to_device(collate([tokenize_sample(s, tok, mode, seq_len) for s in part], 0), device)
+        b = to_device(collate([tokenize_sample(s, tok, mode, seq_len, cut=True) for s in part], 0), device)
         loss = token_losses(model, b).sum(1) / (b['targets'] >= 0).sum(1)
         prompts = [row[:int((t >= 0).nonzero()[0]) + 1].tolist() for row, t in zip(b['input_ids'], b['targets'])]
         longest = int((b['targets'] >= 0).sum(1).max())
@@ -423,9 +436,7 @@ _TRACKERS = dict(tensorboard='torch.utils.tensorboard', wandb='wandb', trackio='
 def _tracker(kind, run, cfg):
     "A function that takes a line of metrics."
     if not kind: yield lambda m: None; return
-    try: lib = __import__(_TRACKERS[kind], fromlist=['x'])
-    except ImportError:
-        raise UserError(f"--track {kind} needs a package: pip install 'nano_deepseek_ocr[{kind}]'") from None
+    lib = __import__(_TRACKERS[kind], fromlist=['x'])
     numbers = lambda m: {k: v for k, v in m.items() if k != 'step'}
     if kind == 'tensorboard':
         with lib.SummaryWriter(str(run)) as w:
@@ -742,9 +753,14 @@ def settle(args: dict) -> tuple:  # the command line, None where it says nothing
     for k, known in choices.items():
         if getattr(tc, k) and getattr(tc, k) not in known:
             raise UserError(f'no {k} {getattr(tc, k)!r}; there are: {", ".join(known)}')
+    for k in 'lr', 'seed', 'workers', 'every':
+        if getattr(tc, k) < 0: raise UserError(f'--{k} must not be negative: {getattr(tc, k)}')
     for k in 'steps', 'batch', 'accumulate', 'keep', 'seq_len':
         if getattr(tc, k) < 1: raise UserError(f'--{k} must be at least 1, not {getattr(tc, k)}')
     get_mode(tc.mode)
+    if tc.mode == 'auto': tc = replace(tc, mode='tiny')                # pages of a batch have one size
+    if tc.track and not find_spec(tc.track):
+        raise UserError(f"--track {tc.track} needs a package: pip install 'nano_deepseek_ocr[{tc.track}]'")
     if tc.batch % share:
         raise UserError(f'--batch {tc.batch} cannot be shared by {world} ranks in {tc.accumulate} parts; '
                         f'take a multiple of {share}')
@@ -754,14 +770,20 @@ def settle(args: dict) -> tuple:  # the command line, None where it says nothing
 
 def _by_heart(spec): return spec is None or spec.endswith('.json')
 
+def _one_page(s): return s.get('image') is not None and not isinstance(s['image'], (list, tuple))
+
 def table_samples(args: dict) -> list:  # `data` and `data_root` as on the command line
-    "What the sample table asks for: what was trained on, if that is to be known by heart, else pages never trained on."
+    "What the sample table asks for: what was trained on, if that is to be known by heart; else of the test split, of a folder its own pages."
     heart = _by_heart(args.get('data'))
     task = get_task(args.get('data'), args.get('data_root'), split='train' if heart else 'test')
-    return [task[i] for i in range(min(len(task), 100 if heart else 16))]
+    return [task[i] for i in range(min(len(task), 100))] if heart else [s for s in first_samples(task, 16) if _one_page(s)]
 
-def prepare(args: dict) -> tuple:  # as `settle`; returns model, data, samples for the table, probe, tokenizer, stage
+def prepare(args: dict,                # as `settle`
+            fill: bool = True) -> tuple:  # take weights from `init` and `gpt`? returns model, data, samples for the table, probe, tokenizer, stage
     "Check everything that can be wrong and build what `train` needs."
+    if args.get('preset') == 'reads' and not args.get('tokenizer'): args = args | dict(tokenizer='reads')     # no other fits
+    shipped = str(files('nano_deepseek_ocr')/'assets/reads')
+    args = args | {k: shipped for k in ('init', 'gpt', 'tokenizer') if args.get(k) == 'reads'}
     (cfg, stage), (rank, world) = settle(args), ranks()
     tc, st, spec = cfg.train, STAGES[stage], args.get('data')
     tok = load_tokenizer(None if args.get('tokenizer') == 'nano2k' else args.get('tokenizer'))
@@ -772,17 +794,22 @@ def prepare(args: dict) -> tuple:  # as `settle`; returns model, data, samples f
         how = "--tokenizer PATH, or --tokenizer nano2k for this package's with a GPT to match"
         raise UserError(f'{e}: {how}') from None
     task, shown = get_task(spec, args.get('data_root')), table_samples(args)
-    right = collate([tokenize_sample(s, tok, tc.mode, tc.seq_len, cut=not _by_heart(spec)) for s in shown[:16]], 0)
-    if right['images'] is None: raise UserError(f'--data {spec} has no pages; a page reader needs some')
-    probe = right, collate([tokenize_sample(s, tok, tc.mode, tc.seq_len + 10_000) for s in swap_pages(shown[:16])], 0)
+    pages = [s for s in shown[:16] if _one_page(s)]
+    if not pages: raise UserError(f'--data {spec} has no pages; a page reader needs some')
+    right = [tokenize_sample(s, tok, tc.mode, tc.seq_len, cut=not _by_heart(spec)) for s in pages]
+    wrong = [tokenize_sample(s, tok, tc.mode, 10**9) for s in swap_pages(pages)]
+    for r, w in zip(right, wrong):                                   # both rows end with the same token
+        learned = [i for i, t in enumerate(w['targets']) if t >= 0][sum(t >= 0 for t in r['targets']) - 1]
+        w |= dict(ids=w['ids'][:learned + 1], targets=w['targets'][:learned + 1])
+    probe = collate(right, 0), collate(wrong, 0)
     tasks = [task] + ([get_task(args.get('text') or 'text', args.get('data_root'))] if st.text else [])
     mixture = TaskMixture(tasks, [1 - st.text, st.text][:len(tasks)], tc.seed)
     data = Batches(mixture, tok, tc.mode, tc.seq_len, tc.batch // world // tc.accumulate, rank, world, pack=tc.pack)
     set_seed(tc.seed)
     model = NanoDeepseekOCR(cfg)
     if args.get('tokenizer') not in (None, 'nano2k'): model.tok = tok
-    load_encoder(model, args.get('init') or st.init)
-    if args.get('gpt'): load_gpt(model, args['gpt'])
+    if fill: load_encoder(model, args.get('init') or st.init)
+    if fill and args.get('gpt'): load_gpt(model, args['gpt'])
     return model, data, shown, probe, tok, stage
 
 # %% ../nbs/14_train.ipynb #5c1d0a10
@@ -803,6 +830,7 @@ def earlier(run: Path, args: dict) -> dict:  # a run's folder; the command line,
 
 def _start_run(run, cfg, args, going_on):
     "Make the run's folder and write what it is; an earlier run of this name is kept once."
+    if run.exists() and not going_on and not any(run.glob('step_*')): shutil.rmtree(run)      # it holds nothing to keep
     if run.exists() and not going_on:
         old = run.with_name(run.name + '.old')
         if old.exists(): shutil.rmtree(old)
@@ -818,6 +846,7 @@ def run_stage(args: dict,             # the command line, None where it says not
     "Train, and print the sample table."
     (rank, world), at = ranks(), None
     run = Path('runs', args.get('name') or f"stage{args.get('stage') or 1}")
+    if Path('runs').resolve() not in run.resolve().parents: raise UserError(f"--name {args['name']!r} is no folder within runs/")
     going_on = resume and (run/'config.json').is_file()
     if going_on:
         args = earlier(run, args)
@@ -829,7 +858,7 @@ def run_stage(args: dict,             # the command line, None where it says not
         cfg, stage = settle(args)
         if rank == 0: print(plan(cfg, cfg.train, stage, world, args.get('init') or STAGES[stage].init, args.get('gpt')))
         return 0
-    model, data, shown, probe, tok, stage = prepare(args)
+    model, data, shown, probe, tok, stage = prepare(args, fill=not at)
     cfg = model.cfg
     if rank == 0: _start_run(run, cfg, args, going_on)
     summed()                                                         # nobody begins before the folder is there
@@ -849,6 +878,7 @@ def _run(args, resume, dry_run):
     more = [k for k, v in args.items() if v is not None and k not in ('recipe', 'stage')]
     if args['recipe'] != 'reads': raise UserError(f"no recipe {args['recipe']!r}; there is: reads")
     if more: raise UserError(f"--recipe decides everything but --stage; it does not take --{', --'.join(more)}")
+    if dry_run: raise UserError('--recipe says nothing beforehand: without --dry-run it begins, or goes on where it stopped')
     from nano_deepseek_ocr.reads import run_recipe                   # notebook 14a, which builds on this one
     return run_recipe(args['stage'])
 
@@ -862,8 +892,8 @@ def main(stage: int = None,        # 1: everything trains (the default); 2: SAM 
          data_root: str = None,    # folder with a copy of the data, instead of the Hub
          text: str = None,         # stage 2: a task without pages; text of this Python if not given
          tokenizer: str = None,    # a tokenizer's file, or nano2k: this package's, with a GPT to match
-         init: str = None,         # DeepEncoder: scratch, sam-clip[:SAM,CLIP], deepseek-ocr[:COPY], a run or a file
-         gpt: str = None,          # GPT: nanochat's file, folder or repository, or a run; fresh if not given
+         init: str = None,         # DeepEncoder: scratch, reads (of this package), sam-clip[:SAM,CLIP], deepseek-ocr[:COPY], a run or a file
+         gpt: str = None,          # GPT: reads, nanochat's file, folder or repository, or a run; fresh if not given
          mode: str = None,         # resolution mode of the pages
          seq_len: int = None,      # longest sample in tokens
          steps: int = None,        # optimizer steps

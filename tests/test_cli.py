@@ -62,9 +62,9 @@ def test_sample_reads_a_page_it_has_never_seen(tmp_path):
     from nano_deepseek_ocr.reads import lettered
     pages = [lettered(np.random.default_rng(n), kind='word') for n in range(4)]
     for n, page in enumerate(pages): page['image'].save(tmp_path/f'{n}.png')
-    r = run(tmp_path, 'nano_deepseek_ocr.sample', *(f'{n}.png' for n in range(4)), '--out', 'book.md')
+    r = run(tmp_path, 'nano_deepseek_ocr.sample', *(f'{n}.png' for n in range(4)), '--out', 'new/book.md')
     assert r.returncode == 0, r.stderr[-2000:]
-    texts = [t.strip() for t in (tmp_path/'book.md').read_text().split('<--- Page Split --->')]
+    texts = [t.strip() for t in (tmp_path/'new/book.md').read_text().split('<--- Page Split --->')]
     wrong = sum(Levenshtein.distance(t, p['answer']) for t, p in zip(texts, pages, strict=True))
     assert wrong < .4 * sum(len(p['answer']) for p in pages), texts
 
@@ -140,6 +140,8 @@ def test_bad_data_is_one_line(tmp_path, case):
     (['train', '--stage', '2'], ['runs/stage1', '--stage 1']), (['train', '--data', 'none.json'], ['none.json']),
     (['train', '--recipe', 'cake'], ['cake', 'reads']), (['train', '--recipe', 'reads', '--steps', '5'], ['--steps']),
     (['train', '--recipe', 'reads', '--stage', '3'], ['3', '0']), (['train', '--recipe', 'reads', '--stage', '1'], ['stage 0']),
+    (['train', '--seed', '-1'], ['--seed', 'negative']), (['train', '--name', '..'], ['..', 'runs/']),
+    (['train', '--recipe', 'reads', '--dry-run'], ['--dry-run']),
     (['sample', '--run', 'runs/none'], ['runs/none']), (['sample', 'none.png', '--run', 'runs/none'], ['none'])])
 def test_bad_arguments_are_one_line(tmp_path, args, words):
     check_refusal(run(tmp_path, f'nano_deepseek_ocr.{args[0]}', *args[1:]), words)
