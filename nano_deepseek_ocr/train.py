@@ -32,7 +32,7 @@ from tqdm import tqdm
 from .config import Config, TrainConfig, UserError, allow_dashes, config_to_dict, multiplies_bf16, set_seed
 from .config import preset as get_preset
 from .dataloader import Batches, collate, loader, tokenize_sample
-from .image import find_grid, get_mode, n_positions
+from .image import find_grid, get_mode, load_page, n_positions
 from .model import NanoDeepseekOCR
 from .pretrained import load_clip, load_deepseek_ocr, load_nanochat, load_sam
 from .tasks import TaskMixture, first_samples, get_task
@@ -758,7 +758,6 @@ def settle(args: dict) -> tuple:  # the command line, None where it says nothing
     for k in 'steps', 'batch', 'accumulate', 'keep', 'seq_len':
         if getattr(tc, k) < 1: raise UserError(f'--{k} must be at least 1, not {getattr(tc, k)}')
     get_mode(tc.mode)
-    if tc.mode == 'auto': tc = replace(tc, mode='tiny')                # pages of a batch have one size
     if tc.track and not find_spec(tc.track):
         raise UserError(f"--track {tc.track} needs a package: pip install 'nano_deepseek_ocr[{tc.track}]'")
     if tc.batch % share:
@@ -796,6 +795,9 @@ def prepare(args: dict,                # as `settle`
     task, shown = get_task(spec, args.get('data_root')), table_samples(args)
     pages = [s for s in shown[:16] if _one_page(s)]
     if not pages: raise UserError(f'--data {spec} has no pages; a page reader needs some')
+    if tc.mode == 'auto':                                            # pages of a batch have one size: the largest that is shown decides
+        tc = replace(tc, mode=get_mode('auto', max((load_page(s['image']).size for s in pages), key=max)).name)
+        cfg = replace(cfg, train=tc)
     right = [tokenize_sample(s, tok, tc.mode, tc.seq_len, cut=not _by_heart(spec)) for s in pages]
     wrong = [tokenize_sample(s, tok, tc.mode, 10**9) for s in swap_pages(pages)]
     for r, w in zip(right, wrong):                                   # both rows end with the same token
@@ -830,7 +832,7 @@ def earlier(run: Path, args: dict) -> dict:  # a run's folder; the command line,
 
 def _start_run(run, cfg, args, going_on):
     "Make the run's folder and write what it is; an earlier run of this name is kept once."
-    if run.exists() and not going_on and not any(run.glob('step_*')): shutil.rmtree(run)      # it holds nothing to keep
+    if (run/'config.json').is_file() and not going_on and not any(run.rglob('step_*')): shutil.rmtree(run)      # it holds nothing to keep
     if run.exists() and not going_on:
         old = run.with_name(run.name + '.old')
         if old.exists(): shutil.rmtree(old)
@@ -894,7 +896,7 @@ def main(stage: int = None,        # 1: everything trains (the default); 2: SAM 
          tokenizer: str = None,    # a tokenizer's file, or nano2k: this package's, with a GPT to match
          init: str = None,         # DeepEncoder: scratch, reads (of this package), sam-clip[:SAM,CLIP], deepseek-ocr[:COPY], a run or a file
          gpt: str = None,          # GPT: reads, nanochat's file, folder or repository, or a run; fresh if not given
-         mode: str = None,         # resolution mode of the pages
+         mode: str = None,         # resolution mode of the pages; the preset's if not said (reads: micro for small pages, else tiny)
          seq_len: int = None,      # longest sample in tokens
          steps: int = None,        # optimizer steps
          batch: int = None,        # samples per step, over all ranks
