@@ -636,7 +636,7 @@ def train(model, data, run: Path,         # data[i] is the i-th batch of this ra
                     line |= vision_gain(model, *probe) | feature_cosines(model, probe[0])
                 line |= health | dict(skipped=skipped / (step * tc.batch))
                 warning = collapse_warning(line)
-                if warning and step > every and rank == 0: bar.write(f'step {step}: {warning}')
+                if warning and step > every and rank == 0 and len(probe[0]['ids']) > 1: bar.write(f'step {step}: {warning}')
             shown = (f'{k.replace("_per_", "/")}={line[k]:{f}}' for k, f in _SHOWN.items() if k in line)
             bar.set_postfix_str(' '.join(shown), refresh=False)
             log.write(json.dumps(line) + '\n'); log.flush(); track(line)
