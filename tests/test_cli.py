@@ -1,10 +1,12 @@
 """The command lines as a user runs them: in an empty folder, each in a process of its own."""
 import importlib.util
 import json
+import runpy
 import signal
 import subprocess
 import sys
 import time
+from types import SimpleNamespace
 
 import pytest
 from PIL import Image
@@ -12,6 +14,19 @@ from PIL import Image
 
 def run(cwd, *args, timeout=300):
     return subprocess.run([sys.executable, '-m', *map(str, args)], cwd=cwd, capture_output=True, text=True, timeout=timeout)
+
+
+@pytest.fixture
+def run_here(tmp_path, monkeypatch, capsys):
+    "The same within this process, for commands that refuse: most of a process's time would be the import of torch."
+    def go(module, *args):
+        monkeypatch.chdir(tmp_path)
+        monkeypatch.setattr(sys, 'argv', [module, *args])
+        try: code = runpy.run_module(module, run_name='__main__', alter_sys=True) and 0
+        except SystemExit as e: code = e.code
+        out, err = capsys.readouterr()
+        return SimpleNamespace(returncode=int(bool(code)), stdout=out, stderr=err + (code if isinstance(code, str) else ''))
+    return go
 
 
 needs_stage1 = pytest.mark.xdist_group('stage1')   # one worker trains it, the same one uses it
@@ -124,12 +139,12 @@ BAD_DATA = {
 
 
 @pytest.mark.parametrize('case', BAD_DATA)
-def test_bad_data_is_one_line(tmp_path, case):
+def test_bad_data_is_one_line(tmp_path, case, run_here):
     rows, words = BAD_DATA[case]
     Image.new('RGB', (20, 20)).save(tmp_path/'a.png')
     (tmp_path/'text.png').write_text('this is no picture')
     (tmp_path/'rows.json').write_text(json.dumps(rows))
-    check_refusal(run(tmp_path, 'nano_deepseek_ocr.train', '--data', 'rows.json'), words)
+    check_refusal(run_here('nano_deepseek_ocr.train', '--data', 'rows.json'), words)
     assert not (tmp_path/'runs').exists(), 'nothing may be written before the input is known to be good'
 
 
@@ -143,8 +158,8 @@ def test_bad_data_is_one_line(tmp_path, case):
     (['train', '--seed', '-1'], ['--seed', 'negative']), (['train', '--name', '..'], ['..', 'runs/']),
     (['train', '--recipe', 'reads', '--dry-run'], ['--dry-run']),
     (['sample', '--run', 'runs/none'], ['runs/none']), (['sample', 'none.png', '--run', 'runs/none'], ['none'])])
-def test_bad_arguments_are_one_line(tmp_path, args, words):
-    check_refusal(run(tmp_path, f'nano_deepseek_ocr.{args[0]}', *args[1:]), words)
+def test_bad_arguments_are_one_line(tmp_path, args, words, run_here):
+    check_refusal(run_here(f'nano_deepseek_ocr.{args[0]}', *args[1:]), words)
     assert not (tmp_path/'runs').exists()
 
 
