@@ -12,13 +12,13 @@ from dataclasses import dataclass
 from pathlib import Path
 import torch
 from huggingface_hub import snapshot_download
-from safetensors import SafetensorError, safe_open
 from safetensors.torch import save_file
 from .clip import CLIP
 from .compressor import SAMEncoder
 from .config import UserError
 from .deepencoder import DeepEncoder
 from .gpt import GPT
+from .model import open_weights
 
 # %% ../nbs/10_pretrained.ipynb #0ab760b8
 _PICKLES = '.bin', '.pt', '.pth', '.pkl', '.ckpt'
@@ -63,11 +63,6 @@ class Loaded:
 
 def _some(names): return ', '.join(names[:4]) + (f' and {len(names) - 4} more' if len(names) > 4 else '')
 
-def _open(file):
-    try: return safe_open(file, 'pt')
-    except SafetensorError as e:
-        raise UserError(f'{file} is not a whole safetensors file ({e}); was it cut off, or is it a Git LFS pointer?') from None
-
 @torch.no_grad()
 def load_tensors(module,          # a torch module
                  files: list,     # safetensors files
@@ -76,7 +71,7 @@ def load_tensors(module,          # a torch module
                  source=None) -> Loaded:  # what to call the files in messages
     "Fill a module's tensors; raises `UserError` that names missing, unknown, doubled or misshapen tensors, or a broken file, and then changes nothing."
     source, ours, at = source or files[0], module.state_dict(), {}
-    handles = [_open(f) for f in files]
+    handles = [open_weights(f) for f in files]
     twice = [k for h in handles for k in h.keys() if at.setdefault(k, h) is not h]
     if twice: raise UserError(f'{source}: {_some(twice)} stand in more than one file; name the file that you mean')
     parts = {k: [v] if isinstance(v, str) else v for k, v in names.items()}
@@ -149,14 +144,14 @@ def load_nanochat(gpt: GPT,         # ours
     path, sizes = _nanochat_sizes(files[0].parent)
     for k, v in sizes.items():
         if v != getattr(cfg, k): raise UserError(f'{path}: {k} is {v}, but this GPT has {getattr(cfg, k)}')
-    with _open(files[0]) as f: first = list(f.keys())
+    with open_weights(files[0]) as f: first = list(f.keys())
     prefix = '_orig_mod.' if any(k.startswith('_orig_mod.') for k in first) else ''
     hf = any(k.startswith('model.') for k in first)
     theirs = {k: prefix + (_renamed(k, _NANOCHAT) if hf else k) for k in gpt.state_dict()}
     tables = {k: theirs.pop(k) for k in ('transformer.wte.weight', 'lm_head.weight')}
     rows = {}
     for f in files:
-        with _open(f) as h: rows |= {k: h.get_tensor(n) for k, n in tables.items() if n in h.keys()}
+        with open_weights(f) as h: rows |= {k: h.get_tensor(n) for k, n in tables.items() if n in h.keys()}
     for k, n in tables.items():
         if k not in rows: raise UserError(f'{path_or_repo} lacks {n}')
         if rows[k].shape[1] != cfg.n_embd or rows[k].shape[0] < cfg.vocab_size - 1:

@@ -33,7 +33,7 @@ from .config import Config, TrainConfig, UserError, allow_dashes, config_to_dict
 from .config import preset as get_preset
 from .dataloader import Batches, collate, loader, tokenize_sample
 from .image import find_grid, get_mode, load_page, n_positions
-from .model import NanoDeepseekOCR
+from .model import NanoDeepseekOCR, open_weights
 from .pretrained import load_clip, load_deepseek_ocr, load_nanochat, load_sam
 from .tasks import TaskMixture, first_samples, get_task
 from .tokenizer import check_vocab, load_tokenizer
@@ -344,8 +344,8 @@ def _rewind(run, step):
 
 # %% ../nbs/14_train.ipynb #3f48cfeb
 def _take(module, path, prefix):  # fill a part of the model out of a whole model's file, or out of its own
-    "Load tensors by name; raises `UserError` if sizes differ."
-    with safe_open(path, 'pt') as f:
+    "Load tensors by name; raises `UserError` if sizes differ or the file is not whole."
+    with open_weights(path) as f:
         cut = prefix if any(k.startswith(prefix) for k in f.keys()) else ''
         tensors = {k.removeprefix(cut): f.get_tensor(k) for k in f.keys() if k.startswith(cut)}
     try: module.load_state_dict(tensors)
