@@ -5,10 +5,10 @@
 # %% auto #0
 __all__ = ['PRESETS', 'UserError', 'allow_dashes', 'SAMConfig', 'CompressorConfig', 'CLIPConfig', 'GPTConfig', 'TrainConfig',
            'Config', 'check_config', 'preset', 'config_to_dict', 'config_from_dict', 'set_seed', 'multiplies_bf16',
-           'run_layer', 'show_maps', 'overview']
+           'uses_bf16', 'best_device', 'run_layer']
 
 # %% ../nbs/00_config.ipynb #a7dc23bc
-import random, re
+import os, random, re
 from dataclasses import asdict, dataclass, field, fields, is_dataclass, replace
 from functools import lru_cache
 import numpy as np, torch
@@ -27,7 +27,7 @@ def allow_dashes(argv: list):  # a command line, such as `sys.argv`; changed in 
 # %% ../nbs/00_config.ipynb #7b492b9e
 @dataclass(frozen=True)
 class SAMConfig:
-    "The high-resolution trunk: patches, windowed attention, global blocks (notebooks 01 and 02)."
+    "The high-resolution trunk: patches, windowed attention, global blocks (notebooks 02 and 04)."
     img_size: int = 1024             # side in pixels that the stored position table was made for
     patch: int = 16                  # side of one patch in pixels
     dim: int = 768                   # channels of each patch vector
@@ -40,14 +40,14 @@ class SAMConfig:
 # %% ../nbs/00_config.ipynb #46f85483
 @dataclass(frozen=True)
 class CompressorConfig:
-    "Neck and two stride-2 convolutions: a quarter of the grid's side, one token in sixteen (notebook 03)."
+    "Neck and two stride-2 convolutions: a quarter of the grid's side, one token in sixteen (notebook 05)."
     neck: int = 256                  # channels after the neck
     mid: int = 512                   # channels after the first stride-2 convolution
     out: int = 1024                  # channels after the second; CLIP's width, because CLIP takes this map as its patches
 
 @dataclass(frozen=True)
 class CLIPConfig:
-    "Global attention over the compressed map (notebook 04)."
+    "Global attention over the compressed map (notebook 06)."
     dim: int = 1024                  # channels of each token
     depth: int = 24                  # transformer layers
     heads: int = 16                  # attention heads
@@ -58,7 +58,7 @@ class CLIPConfig:
 # %% ../nbs/00_config.ipynb #ebee630a
 @dataclass(frozen=True)
 class GPTConfig:
-    "nanochat's GPT, December 2025 form (notebook 08)."
+    "nanochat's GPT, December 2025 form (notebook 10)."
     sequence_len: int = 2048         # longest context in tokens that training uses; the rotary table reaches 10x further
     vocab_size: int = 65537          # token ids in use, with `<|image|>` as the last one
     n_layer: int = 20                # transformer blocks
@@ -74,8 +74,8 @@ class GPTConfig:
 # %% ../nbs/00_config.ipynb #06a3516b
 @dataclass(frozen=True)
 class TrainConfig:
-    "What `train` uses where the command line says nothing (notebook 14)."
-    mode: str = 'base'               # resolution mode of the pages (notebook 06)
+    "What `train` uses where the command line says nothing (notebook 24)."
+    mode: str = 'base'               # resolution mode of the pages (notebook 08)
     seq_len: int = 4096              # longest sample in tokens, image places included
     steps: int = 10_000              # optimizer steps
     batch: int = 8                   # samples per step, over all ranks
@@ -93,7 +93,7 @@ class TrainConfig:
     keep: int = 3                    # checkpoints that stay, the newest
     seed: int = 0                    # of weights, order and every step
     workers: int = 0                 # processes that prepare batches ahead
-    pack: bool = False               # several samples in a row where they fit (notebook 13)
+    pack: bool = False               # several samples in a row where they fit (notebook 17)
     dtype: str = 'auto'              # 'bf16', 'fp32', or 'auto': what the hardware multiplies faster
     recompute: bool = False          # compute layers twice instead of keeping what they computed
     compile: bool = False            # let torch.compile fuse each layer
@@ -182,6 +182,15 @@ def multiplies_bf16(device: str) -> bool:  # a device's type, such as 'cpu' or '
     can = getattr(torch.cpu, 'get_capabilities', dict)()
     return bool(can.get('amx_bf16') or can.get('avx512_bf16'))
 
+def uses_bf16(dtype: str, device: torch.device) -> bool:  # 'auto', 'bf16' or 'fp32'
+    "Whether to multiply in bf16: always, never, or where the hardware does it faster than fp32."
+    return dtype == 'bf16' or dtype == 'auto' and multiplies_bf16(device.type)
+
+def best_device() -> torch.device:  # this process's graphics card, Apple's, or the CPU
+    "The fastest device that is here."
+    if torch.cuda.is_available(): return torch.device('cuda', int(os.environ.get('LOCAL_RANK', 0)))
+    return torch.device('mps' if torch.backends.mps.is_available() else 'cpu')
+
 def run_layer(layer,               # a module
               x,                   # (...,d) what it works on
               *more,               # what else it takes
@@ -190,47 +199,3 @@ def run_layer(layer,               # a module
     if recompute and torch.is_grad_enabled(): return checkpoint(run_layer, layer, x, *more, use_reentrant=False)
     if x.dtype != torch.bfloat16 or multiplies_bf16(x.device.type) or x.numel() < 4 * x.shape[-1]: return layer(x, *more)   # few rows: not worth it
     return functional_call(layer, {n: p.float() for n, p in layer.named_parameters()}, (x.float(), *more)).to(x.dtype)
-
-# %% ../nbs/00_config.ipynb #1bf2746b
-def _to_array(x):
-    if torch.is_tensor(x): x = x.detach().float().cpu().numpy()
-    x = np.asarray(x)
-    if x.ndim == 3 and x.shape[0] == 3: x = np.clip(x.transpose(1, 2, 0) / 2 + .5, 0, 1)
-    return x
-
-def show_maps(maps: list,           # (h,w) arrays, (3,H,W) tensors in -1..1, or PIL images
-              titles: list = None,  # a title over each
-              width: float = 6,     # width of the row in inches
-              cmap: str = 'viridis',  # colours for (h,w) arrays
-              limits: tuple = (None, None),  # values of the first and last colour; each map's own range if not said
-              bar: bool = False):   # draw a colour bar beside each map?
-    "Draw pictures or grids of numbers in one row."
-    import matplotlib.pyplot as plt
-    arrs = [_to_array(m) for m in maps]
-    ratio = max(a.shape[0] / a.shape[1] for a in arrs)
-    fig, axs = plt.subplots(1, len(arrs), figsize=(width, width / len(arrs) * ratio + .35), dpi=80, squeeze=False)
-    for ax, a, t in zip(axs[0], arrs, titles or [''] * len(arrs)):
-        im = ax.imshow(a, cmap='gray' if a.dtype == np.uint8 else cmap, vmin=limits[0], vmax=limits[1])
-        ax.set_title(t, fontsize=9); ax.set_xticks([]); ax.set_yticks([])
-        if bar: fig.colorbar(im, ax=ax, fraction=.046)
-    fig.tight_layout(); plt.show()
-
-# %% ../nbs/00_config.ipynb #10f73e40
-_BOXES = [('page', 'page', '3×1024×1024'), ('patch_embed', 'patches', '4096 × 768'), ('sam', 'SAM', '4096 × 768'),
-          ('compressor', 'compressor', '256 × 1024'), ('clip', 'CLIP', '256 × 1024'), ('deepencoder', 'concat +\nprojector', '273 × 1280'),
-          ('gpt', 'GPT', 'text')]
-
-def overview(lit: str = None):  # the box to light: one of page, patch_embed, sam, compressor, clip, deepencoder, gpt
-    "Draw the way of a page through the model, with one box lit; raises `UserError` for a box that does not exist."
-    import matplotlib.pyplot as plt
-    names = [b[0] for b in _BOXES]
-    if lit is not None and lit not in names: raise UserError(f'no box {lit!r}; there are: {", ".join(names)}')
-    fig, ax = plt.subplots(figsize=(7.2, 1.25), dpi=100); ax.set_xlim(-.55, len(_BOXES) - .45); ax.set_ylim(-.95, .62); ax.axis('off')
-    box = lambda on: dict(boxstyle='round,pad=0.35', fc='#ffd166' if on else '#eef2f5', ec='#333' if on else '#aab')
-    drawn = [ax.text(i, 0, label, ha='center', va='center', fontsize=6.5, bbox=box(name == lit)).get_bbox_patch()
-             for i, (name, label, _) in enumerate(_BOXES)]
-    for i, (_, _, size) in enumerate(_BOXES): ax.text(i, -.62, size, ha='center', va='center', fontsize=6.5, color='#555')
-    for i, (a, b) in enumerate(zip(drawn, drawn[1:])):       # from edge to edge
-        ax.annotate('', (i + 1, 0), (i, 0), arrowprops=dict(arrowstyle='->', color='#667', patchA=a, patchB=b, shrinkA=2, shrinkB=2))
-    ax.annotate('', (5, .3), (3, .3), arrowprops=dict(arrowstyle='->', color='#667', connectionstyle='arc3,rad=-0.22'))
-    plt.show()
