@@ -101,33 +101,37 @@ def soft_cap(z: torch.Tensor) -> torch.Tensor:  # any shape and type; returns fp
 def logits_of(x: torch.Tensor,    # (...,d) vectors after the last norm
               w: torch.Tensor,    # (padded,d) weights of the head
               vocab: int,         # ids in use; the rows after them only pad
+              cap: bool = True,   # softly capped? DeepSeek's decoder (notebook 10a) does without
               ) -> torch.Tensor:  # (...,vocab) fp32
-    "A score for each word, softly capped."
-    return soft_cap(F.linear(x, w)[..., :vocab])
+    "A score for each word."
+    z = F.linear(x, w)[..., :vocab]
+    return soft_cap(z) if cap else z.float()
 
 # %% ../nbs/10_gpt.ipynb #312fde6f
 class _LinearCE(torch.autograd.Function):
-    "Cross entropy of the capped head, a few rows at a time, there and back."
+    "Cross entropy of the head, a few rows at a time, there and back."
     @staticmethod
-    def forward(ctx, x, w, targets, vocab, rows):
+    def forward(ctx, x, w, targets, vocab, rows, cap):
         ctx.save_for_backward(x, w, targets)
-        ctx.vocab, ctx.rows = vocab, rows
+        ctx.vocab, ctx.rows, ctx.cap = vocab, rows, cap
         parts = zip(x.split(rows), targets.split(rows))
-        return torch.cat([F.cross_entropy(logits_of(a, w, vocab), t, reduction='none') for a, t in parts])
+        return torch.cat([F.cross_entropy(logits_of(a, w, vocab, cap), t, reduction='none')
+                          for a, t in parts])
 
     @staticmethod
     def backward(ctx, grad):
         x, w, targets = ctx.saved_tensors
         gx, gw = torch.empty_like(x), torch.zeros_like(w, dtype=torch.float32)
         for a, t, g, ga in zip(*(v.split(ctx.rows) for v in (x, targets, grad, gx))):
-            z = logits_of(a, w, ctx.vocab)
+            z = logits_of(a, w, ctx.vocab, ctx.cap)
             p = z.softmax(-1)
             p[torch.arange(len(t), device=t.device), t] -= 1                  # minus 1 at the right word
-            p *= z.div_(SOFTCAP).square_().neg_().add_(1).mul_(g[:, None])    # the slope of the cap
+            p *= g[:, None]
+            if ctx.cap: p *= z.div_(SOFTCAP).square_().neg_().add_(1)         # the slope of the cap
             p = p.to(w.dtype)
             torch.mm(p, w[:ctx.vocab], out=ga)
             gw[:ctx.vocab] += p.T @ a
-        return gx, gw.to(w.dtype), None, None, None
+        return gx, gw.to(w.dtype), None, None, None, None
 
 # %% ../nbs/10_gpt.ipynb #1d60d54d
 def linear_cross_entropy(x: torch.Tensor,        # (N,d) vectors after the last norm
@@ -135,12 +139,13 @@ def linear_cross_entropy(x: torch.Tensor,        # (N,d) vectors after the last 
                          targets: torch.Tensor,  # (N,) the ids that came; none of them -1
                          vocab: int,             # ids in use
                          cells: int = 2**24,     # logits that may exist at a time
+                         cap: bool = True,       # as in `logits_of`
                          ) -> torch.Tensor:      # (N,) fp32
     "The loss of each place; with more than `cells` logits they are made in parts, and again on the way back."
     rows = max(1, cells // vocab)
-    if len(x) <= rows: return F.cross_entropy(logits_of(x, w, vocab), targets, reduction='none')
+    if len(x) <= rows: return F.cross_entropy(logits_of(x, w, vocab, cap), targets, reduction='none')
     dt = torch.get_autocast_dtype(x.device.type) if torch.is_autocast_enabled(x.device.type) else w.dtype
-    return _LinearCE.apply(x.to(dt), w.to(dt), targets, vocab, rows)
+    return _LinearCE.apply(x.to(dt), w.to(dt), targets, vocab, rows, cap)
 
 # %% ../nbs/10_gpt.ipynb #59670d06
 class KVCache:
