@@ -13,7 +13,7 @@ PAGE = {'page_info': {'image_path': 'a.jpg', 'page_attribute': {'language': 'eng
 
 def evaluate(cwd, *args, **env):
     return subprocess.run([sys.executable, '-m', 'nano_deepseek_ocr.evaluate', *map(str, args)], cwd=cwd, capture_output=True,
-                          text=True, timeout=120, env={**os.environ, 'OMP_NUM_THREADS': '1', **env})
+                          text=True, timeout=600, env={**os.environ, 'OMP_NUM_THREADS': '1', **env})
 
 
 @pytest.fixture(scope='module')
