@@ -14,7 +14,7 @@ from .patch_embed import resize_abs_pos
 
 # %% ../nbs/06_clip.ipynb #b7c9774f
 class CLIPEmbeddings(nn.Module):
-    "A map's places as tokens behind a class token, each with its position added."
+    "A map's vectors as tokens behind a class token, each with its position added."
     def __init__(self, cfg: CLIPConfig):
         super().__init__()
         d, self.grid = cfg.dim, cfg.grid
@@ -43,7 +43,7 @@ class CLIPAttention(nn.Module):
         self.qkv_proj, self.out_proj = nn.Linear(cfg.dim, 3 * cfg.dim), nn.Linear(cfg.dim, cfg.dim)
 
     def forward(self, x):  # (b,n,d); returns the same shape
-        "What each token hears."
+        "Attention from everywhere to everywhere."
         q, k, v = self.qkv_proj(x).unflatten(-1, (3, self.heads, -1)).permute(2, 0, 3, 1, 4)      # (b,heads,n,d/heads)
         return self.out_proj(F.scaled_dot_product_attention(q, k, v).transpose(1, 2).flatten(2))
 
@@ -62,14 +62,14 @@ class CLIPMLP(nn.Module):
 
 # %% ../nbs/06_clip.ipynb #14fab38d
 class CLIPLayer(nn.Module):
-    "Attention, then MLP, each on normalised input and added to what was there."
+    "Attention, then MLP, each on normalised input with a residual connection."
     def __init__(self, cfg: CLIPConfig):
         super().__init__()
         self.layer_norm1, self.self_attn = nn.LayerNorm(cfg.dim, eps=1e-5), CLIPAttention(cfg)
         self.layer_norm2, self.mlp = nn.LayerNorm(cfg.dim, eps=1e-5), CLIPMLP(cfg)
 
     def forward(self, x):  # (b,n,d); returns the same shape
-        "Listen to the others, then think alone."
+        "Attention among the tokens, then the MLP on each alone."
         x = x + self.self_attn(self.layer_norm1(x))
         return x + self.mlp(self.layer_norm2(x))
 

@@ -78,7 +78,7 @@ class Attention(nn.Module):
         self.rel_pos_w = nn.Parameter(torch.zeros(2 * side - 1, dim // heads))
 
     def forward(self, x):  # (b,h,w,c); returns the same shape
-        "What each place hears from all others."
+        "Attention from everywhere to everywhere."
         b, h, w, c = x.shape
         q, k, v = self.qkv(x).view(b, h * w, 3, self.heads, -1).permute(2, 0, 3, 1, 4)      # (b,heads,n,d)
         grid = q.unflatten(2, (h, w))
@@ -108,7 +108,7 @@ class Block(nn.Module):
         self.attn, self.mlp = Attention(dim, heads, window or side), MLP(dim, mlp)
 
     def forward(self, x):  # (b,h,w,dim); returns the same shape
-        "Listen to the others, then think alone."
+        "Attention, then the MLP, each with a residual connection."
         y = self.norm1(x)
         if self.window:
             y, padded = window_partition(y, self.window)
@@ -131,7 +131,7 @@ class SAM(nn.Module):
         nn.init.trunc_normal_(self.pos_embed, std=.02)
 
     def trunk(self, x):  # (b,3,S,S) pages in -1..1, S a multiple of 64; returns (b,S/patch,S/patch,dim)
-        "A vector for each square; raises `UserError` for pages that are not square or not a multiple of 64."
+        "A vector for each patch; raises `UserError` for pages that are not square or not a multiple of 64."
         if x.ndim != 4 or x.shape[1] != 3 or x.shape[2] != x.shape[3] or x.shape[2] % 64:
             raise UserError(f'pages must be (number, 3, S, S), square, S a multiple of 64; these are {tuple(x.shape)}')
         x = run_layer(self.patch_embed, x)
