@@ -19,20 +19,26 @@ class CLIPEmbeddings(nn.Module):
         super().__init__()
         d, self.grid = cfg.dim, cfg.grid
         self.class_embedding = nn.Parameter(torch.randn(d) * d**-.5)
-        self.patch_embedding = nn.Conv2d(3, d, cfg.patch, cfg.patch, bias=False).requires_grad_(False)  # never called
+        # never called
+        self.patch_embedding = nn.Conv2d(3, d, cfg.patch, cfg.patch,
+                                         bias=False).requires_grad_(False)
         self.position_embedding = nn.Embedding(cfg.grid**2 + 1, d)
         nn.init.normal_(self.position_embedding.weight, std=.02)
 
-    def positions(self, h: int, w: int):  # rows and columns of the map; returns (1 + h*w,d)
+    # rows and columns of the map; returns (1 + h*w,d)
+    def positions(self, h: int, w: int):
         "The position table for a grid, the class token's row first."
         pos = self.position_embedding.weight
         if (h, w) == (self.grid, self.grid): return pos
-        return torch.cat([pos[:1], resize_abs_pos(pos[1:].view(1, self.grid, self.grid, -1), h, w).flatten(0, 2)])
+        return torch.cat([pos[:1],
+                          resize_abs_pos(pos[1:].view(1, self.grid, self.grid, -1), h,
+                                         w).flatten(0, 2)])
 
     def forward(self, x):  # (b,d,h,w) map; returns (b,1 + h*w,d)
         "Tokens, the class token first."
         b, d, h, w = x.shape
-        return torch.cat([self.class_embedding.expand(b, 1, d), x.flatten(2).mT], dim=1) + self.positions(h, w)
+        return torch.cat([self.class_embedding.expand(b, 1, d), x.flatten(2).mT],
+                         dim=1) + self.positions(h, w)
 
 # %% ../nbs/06_clip.ipynb #0867ea60
 class CLIPAttention(nn.Module):
@@ -40,12 +46,15 @@ class CLIPAttention(nn.Module):
     def __init__(self, cfg: CLIPConfig):
         super().__init__()
         self.heads = cfg.heads
-        self.qkv_proj, self.out_proj = nn.Linear(cfg.dim, 3 * cfg.dim), nn.Linear(cfg.dim, cfg.dim)
+        self.qkv_proj = nn.Linear(cfg.dim, 3 * cfg.dim)
+        self.out_proj = nn.Linear(cfg.dim, cfg.dim)
 
     def forward(self, x):  # (b,n,d); returns the same shape
         "Attention from everywhere to everywhere."
-        q, k, v = self.qkv_proj(x).unflatten(-1, (3, self.heads, -1)).permute(2, 0, 3, 1, 4)      # (b,heads,n,d/heads)
-        return self.out_proj(F.scaled_dot_product_attention(q, k, v).transpose(1, 2).flatten(2))
+        qkv = self.qkv_proj(x).unflatten(-1, (3, self.heads, -1))
+        q, k, v = qkv.permute(2, 0, 3, 1, 4)                       # (b,heads,n,d/heads)
+        y = F.scaled_dot_product_attention(q, k, v)
+        return self.out_proj(y.transpose(1, 2).flatten(2))
 
 # %% ../nbs/06_clip.ipynb #7b93f739
 def quick_gelu(x):  # any shape
@@ -65,7 +74,8 @@ class CLIPLayer(nn.Module):
     "Attention, then MLP, each on normalised input with a residual connection."
     def __init__(self, cfg: CLIPConfig):
         super().__init__()
-        self.layer_norm1, self.self_attn = nn.LayerNorm(cfg.dim, eps=1e-5), CLIPAttention(cfg)
+        self.layer_norm1, self.self_attn = nn.LayerNorm(cfg.dim,
+                                                        eps=1e-5), CLIPAttention(cfg)
         self.layer_norm2, self.mlp = nn.LayerNorm(cfg.dim, eps=1e-5), CLIPMLP(cfg)
 
     def forward(self, x):  # (b,n,d); returns the same shape
@@ -74,7 +84,7 @@ class CLIPLayer(nn.Module):
         return x + self.mlp(self.layer_norm2(x))
 
 class CLIP(nn.Module):
-    "CLIP's vision transformer over SAM's compressed map (DeepSeek-OCR paper, section 3.2.1)."
+    "CLIP's transformer over SAM's compressed map (DeepSeek-OCR paper, section 3.2.1)."
     recompute = False                # set it for activation checkpointing
     def __init__(self, cfg: CLIPConfig):
         super().__init__()
@@ -84,13 +94,17 @@ class CLIP(nn.Module):
         self.transformer = nn.ModuleDict(dict(layers=nn.ModuleList(CLIPLayer(cfg) for _ in range(cfg.depth))))
         damp = (2 * cfg.depth)**-.5
         for layer in self.transformer.layers:
-            for lin, std in ((layer.self_attn.qkv_proj, cfg.dim**-.5), (layer.self_attn.out_proj, cfg.dim**-.5 * damp),
-                             (layer.mlp.fc1, (2 * cfg.dim)**-.5), (layer.mlp.fc2, cfg.dim**-.5 * damp)):
+            for lin, std in ((layer.self_attn.qkv_proj, cfg.dim**-.5),
+                             (layer.self_attn.out_proj, cfg.dim**-.5 * damp),
+                             (layer.mlp.fc1, (2 * cfg.dim)**-.5),
+                             (layer.mlp.fc2, cfg.dim**-.5 * damp)):
                 nn.init.normal_(lin.weight, std=std); nn.init.zeros_(lin.bias)
 
-    def forward(self, x):  # (b,dim,h,w) map; returns (b,1 + h*w,dim), the class token first
+    # (b,dim,h,w) map; returns (b,1 + h*w,dim), the class token first
+    def forward(self, x):
         "The last layer's raw tokens; raises `UserError` for a map of another width."
         if x.shape[1] != self.cfg.dim: raise UserError(f'the map has {x.shape[1]} channels, but CLIP is {self.cfg.dim} wide')
         x = self.pre_layrnorm(self.embeddings(x))
-        for layer in self.transformer.layers: x = run_layer(layer, x, recompute=self.recompute)
+        for layer in self.transformer.layers:
+            x = run_layer(layer, x, recompute=self.recompute)
         return x

@@ -14,7 +14,7 @@ from .sam import SAM
 
 # %% ../nbs/05_compressor.ipynb #79ae28bb
 class LayerNorm2d(nn.Module):
-    "Normalise each place of a map over its channels."
+    "Normalise each position of a map over its channels."
     def __init__(self, dim: int):  # channels
         super().__init__()
         self.weight, self.bias = nn.Parameter(torch.ones(dim)), nn.Parameter(torch.zeros(dim))

@@ -17,14 +17,15 @@ from .image import MAX_PIXELS, get_mode, load_page, placed
 # %% ../nbs/08a_files.ipynb #a7281d9e
 def page_numbers(text: str,             # such as '1-3,5'; None for all
                  n: int,                # pages there are
-                 name='the document') -> list:  # what to call it in an error; returns numbers from 0
+                 name='the document') -> list:  # for the error; returns numbers from 0
     "The pages of a range; raises `UserError` if it is malformed or outside."
     out = []
     for part in text.split(',') if text else [f'1-{n}']:
         m = re.fullmatch(r'\s*(\d+)\s*(?:-\s*(\d+))?\s*', part)
         if not m: raise UserError(f'{part!r} is no page range; write for example 1-3,5')
         a, b = int(m[1]), int(m[2] or m[1])
-        if not 1 <= a <= b <= n: raise UserError(f'{name} has pages 1-{n}, so {part.strip()!r} is outside')
+        if not 1 <= a <= b <= n:
+            raise UserError(f'{name} has pages 1-{n}, so {part.strip()!r} is outside')
         out += range(a - 1, b)
     return out
 
@@ -35,13 +36,15 @@ def _pdf_pages(path, dpi, page_range):
     import pypdfium2
     try: pdf = pypdfium2.PdfDocument(path)
     except pypdfium2.PdfiumError as e:
-        raise UserError(f'{path}: ' + ('needs a password' if 'assword' in str(e) else 'not a readable PDF')) from None
+        raise UserError(f'{path}: ' + ('needs a password' if 'assword' in str(e)
+                                       else 'not a readable PDF')) from None
     try:
         for i in page_numbers(page_range, len(pdf), path):
             name = f'{path} page {i + 1}'
             try:
                 p = pdf[i]
-                scale = min(dpi / 72, (MAX_PIXELS / max(p.get_width() * p.get_height(), 1))**.5)
+                scale = min(dpi / 72,
+                            (MAX_PIXELS / max(p.get_width() * p.get_height(), 1))**.5)
                 yield name, p.render(scale=scale).to_pil().convert('RGB')
                 p.close()
             except pypdfium2.PdfiumError: yield name, UserError(f'{name} cannot be drawn')
@@ -50,7 +53,7 @@ def _pdf_pages(path, dpi, page_range):
 def _frames(path, page_range):
     try:
         with Image.open(path) as im: n = im.n_frames
-    except Exception: n = 1                                                # what is wrong with it, `load_page` says
+    except Exception: n = 1  # what is wrong with it, `load_page` says
     if n == 1: yield path, load_page(path)
     else:
         for i in page_numbers(page_range, n, path):
@@ -63,16 +66,20 @@ _SUFFIXES = {'.png', '.jpg', '.jpeg', '.webp', '.bmp', '.tif', '.tiff', '.gif', 
 def pages(source,                        # a picture, a PDF, a folder, or a glob
           dpi: int = 144,                # resolution at which PDFs are drawn
           page_range: str = None):       # pages of PDFs and TIFFs, such as '1-3,5'
-    "Yield (name, page as RGB or the `UserError` that it is); raises `UserError` if the source does not exist."
+    "Yield (name, page as RGB, or the `UserError` that it is); raises if there is no source."
     text = str(source)
-    files = sorted(globbing.glob(text, recursive=True)) if any(c in text for c in '*?[') and not Path(text).exists() else [text]
-    if Path(text).is_dir(): files = sorted(str(p) for p in Path(text).iterdir() if p.suffix.lower() in _SUFFIXES)
+    many = any(c in text for c in '*?[') and not Path(text).exists()
+    files = sorted(globbing.glob(text, recursive=True)) if many else [text]
+    if Path(text).is_dir(): files = sorted(str(p)
+                                           for p in Path(text).iterdir()
+                                           if p.suffix.lower() in _SUFFIXES)
     if Path(text).is_dir() and not files: raise UserError(f'{text} holds no picture and no PDF')
     if not files or not Path(files[0]).exists(): raise UserError(f'no file or folder {text!r}')
     for f in files:
         try:
             if f.lower().endswith('.pdf'): yield from _pdf_pages(f, dpi, page_range)
-            else: yield from _frames(f, page_range) if f.lower().endswith(('.tif', '.tiff')) else [(f, load_page(f))]
+            elif f.lower().endswith(('.tif', '.tiff')): yield from _frames(f, page_range)
+            else: yield f, load_page(f)
         except UserError as e:
             if len(files) == 1: raise
             yield f, e
@@ -93,15 +100,18 @@ def _boxes(text):
     if not isinstance(found, list): return ()
     number = lambda v: type(v) is int or type(v) is float and math.isfinite(v)
     if len(found) == 4 and not any(isinstance(v, list) for v in found): found = [found]
-    good = [b for b in found if isinstance(b, list) and len(b) == 4 and all(map(number, b))]
+    good = [b
+            for b in found if isinstance(b, list) and len(b) == 4 and all(map(number, b))]
     inside = lambda v: min(max(round(v), 0), 999)
-    return tuple((min(a, c), min(b, d), max(a, c), max(b, d)) for a, b, c, d in (map(inside, box) for box in good))
+    return tuple((min(a, c), min(b, d), max(a, c), max(b, d))
+                 for a, b, c, d in (map(inside, box) for box in good))
 
 def parse_grounding(text: str) -> list:  # what a model wrote; returns a `Region` for each mark, in order
     "The regions in an answer."
     marks = list(_REGION.finditer(text))
     ends = [m.start() for m in marks[1:]] + [len(text)]
-    return [Region(m[1].strip(), _boxes(m[2]), text[m.end():end].strip()) for m, end in zip(marks, ends)]
+    return [Region(m[1].strip(), _boxes(m[2]), text[m.end():end].strip())
+            for m, end in zip(marks, ends)]
 
 def format_grounding(label: str, boxes: list) -> str:  # boxes in 0..999
     "A region as the model should write it."
@@ -109,14 +119,15 @@ def format_grounding(label: str, boxes: list) -> str:  # boxes in 0..999
 
 # %% ../nbs/08a_files.ipynb #a588af7a
 def box_to_pixels(box: tuple,          # in 0..999
-                  size: tuple) -> tuple:  # width and height of the page; returns left, top, right, bottom in pixels
+                  size: tuple) -> tuple:  # width and height of the page; returns pixels
     "A box on the page."
     return tuple(v / 999 * s for v, s in zip(box, (*size, *size)))
 
 def pixels_to_box(box: tuple,          # in pixels
                   size: tuple) -> tuple:  # width and height of the page; returns 0..999
     "A box as the model writes it."
-    return tuple(min(max(round(v * 999 / s), 0), 999) for v, s in zip(box, (*size, *size)))
+    return tuple(min(max(round(v * 999 / s), 0), 999)
+                 for v, s in zip(box, (*size, *size)))
 
 def box_to_view(box: tuple,            # in 0..999
                 size: tuple,           # width and height of the page
@@ -145,6 +156,8 @@ def draw_boxes(page,                   # a path or a PIL image
     for r in regions:
         for b in r.boxes:
             x0, y0, x1, y1 = box_to_pixels(b, page.size)
-            ax.add_patch(Rectangle((x0, y0), x1 - x0, y1 - y0, fill=False, color=colors[r.label], lw=1.5))
-            ax.text(x0, y0, r.label, fontsize=7, color='white', va='bottom', bbox=dict(facecolor=colors[r.label], lw=0, pad=1))
+            ax.add_patch(Rectangle((x0, y0), x1 - x0, y1 - y0, fill=False,
+                                   color=colors[r.label], lw=1.5))
+            ax.text(x0, y0, r.label, fontsize=7, color='white', va='bottom',
+                    bbox=dict(facecolor=colors[r.label], lw=0, pad=1))
     return fig

@@ -23,11 +23,14 @@ class Mode:
     pad: bool           # keep the proportions and fill up with grey, instead of squeezing
     tile: int = 0       # side of a tile in pixels; 0 is no tiles
 
-MODES = {m.name: m for m in (Mode('micro', 256, False), Mode('tiny', 512, False), Mode('small', 640, False), Mode('base', 1024, True),
-                             Mode('large', 1280, True), Mode('gundam', 1024, True, 640), Mode('gundam-m', 1280, True, 1024))}
+MODES = {m.name: m
+         for m in (Mode('micro', 256, False), Mode('tiny', 512, False),
+                   Mode('small', 640, False), Mode('base', 1024, True),
+                             Mode('large', 1280, True), Mode('gundam', 1024, True, 640),
+                             Mode('gundam-m', 1280, True, 1024))}
 
-def get_mode(name: str,           # a mode's name, or 'auto': micro for pages that fit into it, else tiny
-             size: tuple = None) -> Mode:  # width and height of the page in pixels; returns the mode
+def get_mode(name: str,           # a mode's name; 'auto': micro for small pages, else tiny
+             size: tuple = None) -> Mode:  # width and height of the page in pixels
     "The mode of that name; raises `UserError` with the names that exist."
     if name == 'auto': name = 'micro' if size and max(size) <= MODES['micro'].size else 'tiny'
     if name not in MODES: raise UserError(f'no mode {name!r}; there are: {", ".join(MODES)}, auto')
@@ -36,15 +39,17 @@ def get_mode(name: str,           # a mode's name, or 'auto': micro for pages th
 # %% ../nbs/08_image.ipynb #ca30bf39
 def find_grid(size: tuple,          # width and height of the page in pixels
               tile: int,            # side of a tile
-              most: int = 9) -> tuple:  # most tiles; returns tiles across and down, (1,1) for none
+              most: int = 9) -> tuple:  # most tiles; returns how many across and down
     "The grid of 2 to `most` tiles that distorts a page least (paper, section 3.2.2)."
     w, h = size
     if w <= tile and h <= tile: return 1, 1
-    grids = [(i, j) for i in range(1, most + 1) for j in range(1, most + 1) if 2 <= i * j <= most]
+    grids = [(i, j) for i in range(1, most + 1)
+             for j in range(1, most + 1) if 2 <= i * j <= most]
     best, least = (1, 1), math.inf
     for i, j in sorted(grids, key=math.prod):                    # the fewest tiles first
         off = abs(w / h - i / j)
-        if off < least or off == least and w * h > .5 * tile * tile * i * j: best, least = (i, j), off
+        if off < least or off == least and w * h > .5 * tile * tile * i * j:
+            best, least = (i, j), off
     return best
 
 # %% ../nbs/08_image.ipynb #c4a32d75
@@ -77,25 +82,29 @@ def valid_tokens(mode: str,           # a mode's name
 def mode_table(size: tuple,            # width and height of the page in pixels
                most: int = 9) -> str:  # most tiles; returns markdown
     "What a page costs in each mode."
-    rows = ['| mode | view | tiles | positions | tokens that show the page |', '|---|--:|--:|--:|--:|']
+    rows = ['| mode | view | tiles | positions | tokens that show the page |',
+            '|---|--:|--:|--:|--:|']
     for m in MODES.values():
         w, h = find_grid(size, m.tile, most) if m.tile else (1, 1)
         tiles = f'{w}×{h} of {m.tile}' if w * h > 1 else ''
-        rows.append(f'| {m.name} | {m.size} | {tiles} | {n_positions(m.name, size, most)} | {valid_tokens(m.name, size, most)} |')
+        places, shown = n_positions(m.name, size, most), valid_tokens(m.name, size, most)
+        rows.append(f'| {m.name} | {m.size} | {tiles} | {places} | {shown} |')
     return '\n'.join(rows)
 
 # %% ../nbs/08_image.ipynb #36cb0e8a
 def to_rgb(im: Image.Image) -> Image.Image:  # any mode; upright RGB, transparency over white
     "A picture as RGB."
     im = ImageOps.exif_transpose(im)
-    if im.mode.startswith('I') or im.mode == 'F':                          # grey of 16 or 32 bits, or of any numbers
+    # grey of 16 or 32 bits, or of any numbers
+    if im.mode.startswith('I') or im.mode == 'F':
         x = np.asarray(im).astype(np.float64)
         if im.mode.startswith('I;16') or im.mode == 'I' and x.max() > 255: x = x // 256
         elif im.mode == 'F' and x.max() <= 1: x = x * 255
         im = Image.fromarray(np.nan_to_num(x).clip(0, 255).astype(np.uint8))
     if im.mode in ('RGBA', 'LA', 'PA') or 'transparency' in im.info:
         im = im.convert('RGBA')
-        return Image.alpha_composite(Image.new('RGBA', im.size, 'white'), im).convert('RGB')
+        return Image.alpha_composite(Image.new('RGBA', im.size, 'white'),
+                                     im).convert('RGB')
     return im if im.mode == 'RGB' else im.convert('RGB')
 
 # %% ../nbs/08_image.ipynb #2a5d8b77
@@ -123,7 +132,7 @@ def load_page(source,              # a path or a PIL image
 # %% ../nbs/08_image.ipynb #d7c3594b
 def placed(size: tuple,      # width and height of the page in pixels
            side: int,        # side of the view
-           pad: bool) -> tuple:  # keep the proportions? returns left, top, width and height in the view
+           pad: bool) -> tuple:  # keep the proportions? returns left, top, width, height
     "Where a page lies in its square view, as Pillow's `ImageOps.pad` puts it."
     if not pad: return 0, 0, side, side
     w, h = (max(1, round(v / max(size) * side)) for v in size)
@@ -146,7 +155,8 @@ class Views:
     tiles: torch.Tensor = None   # (w*h,3,T,T) tiles row by row, or None
     grid: tuple = (1, 1)         # tiles across and down
 
-def _tensor(im): return torch.from_numpy(np.array(im, dtype=np.float32)).permute(2, 0, 1) / 127.5 - 1
+def _tensor(im):
+    return torch.from_numpy(np.array(im, dtype=np.float32)).permute(2, 0, 1) / 127.5 - 1
 
 def views(page,                    # a path or a PIL image
           mode: str,               # a mode's name
@@ -166,7 +176,7 @@ def views(page,                    # a path or a PIL image
 def draw_views(page,                  # a path or a PIL image
                mode: str,             # a mode's name
                most: int = 9):        # most tiles; returns a figure
-    "How a page is cut, and its token string: tokens blue, newlines orange, separator red, padding shaded."
+    "How a page is cut, and its string of tokens (blue), newlines, and the separator."
     from matplotlib.colors import ListedColormap
     from matplotlib.figure import Figure
     from matplotlib.patches import Rectangle
@@ -176,22 +186,30 @@ def draw_views(page,                  # a path or a PIL image
     (x, y, pw, ph), side = placed(page.size, m.size, m.pad), m.size
     n, t, tiled = m.size // 64, m.tile // 64, w * h > 1
     fig = Figure(figsize=(6, 2.9), dpi=90); axs = fig.subplots(1, 3 if tiled else 2)
-    axs[0].imshow(square(page, m.size, m.pad)); axs[0].set_title(f'{mode}: {m.size} pixels', fontsize=8)
-    for left, top, a, b in (0, 0, x, side), (x + pw, 0, side - x - pw, side), (0, 0, side, y), (0, y + ph, side, side - y - ph):
+    axs[0].imshow(square(page, m.size, m.pad))
+    axs[0].set_title(f'{mode}: {m.size} pixels', fontsize=8)
+    for left, top, a, b in ((0, 0, x, side), (x + pw, 0, side - x - pw, side),
+                            (0, 0, side, y), (0, y + ph, side, side - y - ph)):
         axs[0].add_patch(Rectangle((left, top), a, b, color='crimson', alpha=.25, lw=0))
     if tiled:
-        for i in range(w + 1): axs[0].plot([x + i * pw / w] * 2, [y, y + ph], color='royalblue', lw=1)
-        for j in range(h + 1): axs[0].plot([x, x + pw], [y + j * ph / h] * 2, color='royalblue', lw=1)
+        for i in range(w + 1): axs[0].plot([x + i * pw / w] * 2, [y, y + ph],
+                                           color='royalblue', lw=1)
+        for j in range(h + 1): axs[0].plot([x, x + pw], [y + j * ph / h] * 2,
+                                           color='royalblue', lw=1)
     axs[0].set(xticks=[], yticks=[], xlim=(0, m.size), ylim=(m.size, 0))
-    grids = [(axs[1], t * w, t * h, f'{w}×{h} tiles', False)] * tiled + [(axs[-1], n, n, 'whole view', True)]
+    grids = [(axs[1], t * w, t * h, f'{w}×{h} tiles',
+              False)] * tiled + [(axs[-1], n, n, 'whole view', True)]
     for ax, cols, rows, label, last in grids:
         cells = np.zeros((rows + last, cols + 1)); cells[:rows, cols] = 1
         if last: cells[rows] = 3; cells[rows, 0] = 2
-        ax.imshow(cells, cmap=ListedColormap(['#7aa6e8', '#f5a742', '#d63031', '#ffffff']), vmin=0, vmax=3)
-        ax.set_xticks(np.arange(-.5, cols + 1), []); ax.set_yticks(np.arange(-.5, len(cells)), [])
+        ax.imshow(cells,
+                  cmap=ListedColormap(['#7aa6e8', '#f5a742', '#d63031', '#ffffff']),
+                  vmin=0, vmax=3)
+        ax.set_xticks(np.arange(-.5, cols + 1), [])
+        ax.set_yticks(np.arange(-.5, len(cells)), [])
         ax.grid(color='white', lw=.4); ax.tick_params(length=0)
         ax.set_title(label, fontsize=8); ax.spines[:].set_visible(False)
-    places, shown = n_positions(mode, page.size, most), valid_tokens(mode, page.size, most)
+    places, shown = (count(mode, page.size, most) for count in (n_positions, valid_tokens))
     fig.suptitle(f'{places} positions, {shown} tokens show the page', fontsize=9)
     fig.tight_layout()
     return fig

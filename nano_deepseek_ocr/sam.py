@@ -33,44 +33,48 @@ def window_unpartition(windows,          # (b*windows,s,s,c)
 # %% ../nbs/04_sam.ipynb #49a359f7
 def relative(table,        # (2*s-1,d) a vector for each distance from -(s-1) to s-1
              n: int):      # lines that are needed; returns (n,n,d)
-    "For each pair of lines the vector of their distance; the table is resized linearly if it is made for another number."
+    "For each pair of lines the vector of their distance; another table is resized."
     if len(table) != 2 * n - 1:
-        table = F.interpolate(table.float().T[None], size=2 * n - 1, mode='linear')[0].T.to(table.dtype)
+        table = F.interpolate(table.float().T[None], size=2 * n - 1,
+                              mode='linear')[0].T.to(table.dtype)
     at = torch.arange(n, device=table.device)
     return table[at[:, None] - at + n - 1]
 
 # %% ../nbs/04_sam.ipynb #f869cf8c
 def attend_folded(q, k, v,       # (b,heads,n,d), n = h*w
                   rows,          # (b,heads,n,h) bias of each query for each row of keys
-                  cols):         # (b,heads,n,w) the same for columns; returns (b,heads,n,d)
+                  cols):  # (b,heads,n,w) the same for columns; returns (b,heads,n,d)
     "Attention with the bias folded into longer queries and keys."
     d, h, w = q.shape[-1], rows.shape[-1], cols.shape[-1]
     eye = lambda n: torch.eye(n, dtype=q.dtype, device=q.device)
     where = torch.cat([eye(h).repeat_interleave(w, 0), eye(w).repeat(h, 1)], -1)         # (n,h+w)
     q = torch.cat([q * d**-.5, rows, cols], -1)
     k = torch.cat([k, where.expand(*k.shape[:2], -1, -1)], -1)
-    v = F.pad(v, (0, h + w))                                  # fast kernels want q, k and v of one width
+    v = F.pad(v, (0, h + w))  # fast kernels want q, k and v of one width
     return F.scaled_dot_product_attention(q, k, v, scale=1.)[..., :d]
 
 # %% ../nbs/04_sam.ipynb #59af2b88
 def attend_blocked(q, k, v, rows, cols,  # as in `attend_folded`
                    block: int = 1024):   # queries at a time
-    "Attention with the bias made for one head and a block of queries at a time; memory linear in n. For use without gradients."
+    "Attention without gradients, a head and a block of queries at a time: memory linear in n."
     out, scale = torch.empty_like(q), q.shape[-1]**-.5
     for n in range(q.shape[1]):
         for i in range(0, q.shape[2], block):
             at = slice(None), n, slice(i, i + block)
             bias = (rows[at].unsqueeze(-1) + cols[at].unsqueeze(-2)).flatten(2)
-            if q.dtype == torch.bfloat16: out[at] = torch.baddbmm(bias, q[at], k[:, n].mT, alpha=scale).softmax(-1) @ v[:, n]
-            else: out[at] = F.scaled_dot_product_attention(q[at], k[:, n], v[:, n], attn_mask=bias)
+            if q.dtype == torch.bfloat16:
+                scores = torch.baddbmm(bias, q[at], k[:, n].mT, alpha=scale)
+                out[at] = scores.softmax(-1) @ v[:, n]
+            else:
+                out[at] = F.scaled_dot_product_attention(q[at], k[:, n], v[:, n], attn_mask=bias)
     return out
 
 # %% ../nbs/04_sam.ipynb #30836ddc
 class Attention(nn.Module):
-    "Attention over a grid with decomposed relative positions, exact and with memory linear in the grid's size."
+    "Attention over a grid with decomposed relative positions; memory linear in the grid."
     def __init__(self, dim: int,     # channels
                  heads: int,         # attention heads
-                 side: int):         # side of the grid that the position tables are made for
+                 side: int):  # side of the grid that the position tables are made for
         super().__init__()
         self.heads = heads
         self.qkv, self.proj = nn.Linear(dim, 3 * dim), nn.Linear(dim, dim)
@@ -82,8 +86,10 @@ class Attention(nn.Module):
         b, h, w, c = x.shape
         q, k, v = self.qkv(x).view(b, h * w, 3, self.heads, -1).permute(2, 0, 3, 1, 4)      # (b,heads,n,d)
         grid = q.unflatten(2, (h, w))
-        rows = torch.einsum('bnhwd,hkd->bnhwk', grid, relative(self.rel_pos_h, h).to(q.dtype)).flatten(2, 3)
-        cols = torch.einsum('bnhwd,wkd->bnhwk', grid, relative(self.rel_pos_w, w).to(q.dtype)).flatten(2, 3)
+        rows = torch.einsum('bnhwd,hkd->bnhwk', grid,
+                            relative(self.rel_pos_h, h).to(q.dtype)).flatten(2, 3)
+        cols = torch.einsum('bnhwd,wkd->bnhwk', grid,
+                            relative(self.rel_pos_w, w).to(q.dtype)).flatten(2, 3)
         attend = attend_blocked if q.device.type == 'cpu' and not torch.is_grad_enabled() else attend_folded
         x = attend(q, k, v, rows, cols)
         return self.proj(x.transpose(1, 2).reshape(b, h, w, c))
@@ -99,8 +105,9 @@ class MLP(nn.Module):
 
 class Block(nn.Module):
     "A transformer block over a grid, in windows or global."
-    def __init__(self, dim: int, heads: int, mlp: int,  # channels, attention heads, hidden width
-                 side: int,                             # side of the whole grid that positions are made for
+    # channels, attention heads, hidden width
+    def __init__(self, dim: int, heads: int, mlp: int,
+                 side: int,  # side of the whole grid that positions are made for
                  window: int = 0):                      # side of a window; 0 is global
         super().__init__()
         self.window = window
@@ -119,19 +126,21 @@ class Block(nn.Module):
 
 # %% ../nbs/04_sam.ipynb #bf338e2c
 class SAM(nn.Module):
-    "The high-resolution trunk of DeepEncoder (DeepSeek-OCR paper, section 3.2.1): windowed attention with a few global blocks."
+    "DeepEncoder's high-resolution trunk (DeepSeek-OCR paper, section 3.2.1)."
     recompute = False                # set it for activation checkpointing
     def __init__(self, cfg: SAMConfig):
         super().__init__()
         side = cfg.img_size // cfg.patch
         self.patch_embed = PatchEmbed(cfg.patch, cfg.dim)
         self.pos_embed = nn.Parameter(torch.zeros(1, side, side, cfg.dim))
-        self.blocks = nn.ModuleList(Block(cfg.dim, cfg.heads, cfg.mlp, side, 0 if i in cfg.global_blocks else cfg.window)
+        self.blocks = nn.ModuleList(Block(cfg.dim, cfg.heads, cfg.mlp, side, 0
+                                          if i in cfg.global_blocks else cfg.window)
                                     for i in range(cfg.depth))
         nn.init.trunc_normal_(self.pos_embed, std=.02)
 
-    def trunk(self, x):  # (b,3,S,S) pages in -1..1, S a multiple of 64; returns (b,S/patch,S/patch,dim)
-        "A vector for each patch; raises `UserError` for pages that are not square or not a multiple of 64."
+    # (b,3,S,S) pages in -1..1, S a multiple of 64; returns (b,S/patch,S/patch,dim)
+    def trunk(self, x):
+        "A vector for each patch; raises `UserError` for pages of another shape."
         if x.ndim != 4 or x.shape[1] != 3 or x.shape[2] != x.shape[3] or x.shape[2] % 64:
             raise UserError(f'pages must be (number, 3, S, S), square, S a multiple of 64; these are {tuple(x.shape)}')
         x = run_layer(self.patch_embed, x)

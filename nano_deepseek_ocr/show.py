@@ -25,17 +25,18 @@ def outline(ax,           # matplotlib axes that show a grid
             color):       # of the frame
     "Frame n × n cells of a grid."
     from matplotlib.patches import Rectangle
-    ax.add_patch(Rectangle((col * step, row * step), n * step, n * step, fill=False, color=color, lw=1.6, zorder=3))
+    ax.add_patch(Rectangle((col * step, row * step), n * step, n * step, fill=False,
+                           color=color, lw=1.6, zorder=3))
 
 # %% ../nbs/01_show.ipynb #1bf2746b
-def show_maps(maps: list,           # (h,w) arrays, (3,H,W) tensors in -1..1, or PIL images
+def show_maps(maps: list,  # (h,w) arrays, (3,H,W) tensors in -1..1, or PIL images
               titles: list = None,  # a title over each
               width: float = 6,     # width of the row in inches
-              cmap: str = 'viridis',  # colours for (h,w) arrays; nan, which is padding, stays grey
-              limits: tuple = (None, None),  # values of the first and last colour; each map's own range if not said
+              cmap: str = 'viridis',  # colours of values; nan, which is padding, is grey
+              limits: tuple = (None, None),  # values of the first and last colour
               bar: bool = False,    # draw a colour bar beside each map?
-              numbers: str = None,  # format such as '.1f' in which values stand in cells that have room for them
-              marked: list = None,  # for each map a (row, column) to frame in red, or None
+              numbers: str = None,  # such as '.1f': write values where there is room
+              marked: list = None,  # (row, column) to frame in each map, or None
               lines: int = 0):      # white lines after every so many cells; 0 for none
     "Draw pictures or grids of numbers in one row."
     import matplotlib.pyplot as plt
@@ -43,9 +44,11 @@ def show_maps(maps: list,           # (h,w) arrays, (3,H,W) tensors in -1..1, or
     ratio = max(a.shape[0] / a.shape[1] for a in arrs)
     size = width, width / len(arrs) * ratio + .35
     fig, axs = plt.subplots(1, len(arrs), figsize=size, dpi=80, squeeze=False)
-    for ax, a, t, place in zip(axs[0], arrs, titles or [''] * len(arrs), marked or [None] * len(arrs)):
+    for ax, a, t, place in zip(axs[0], arrs, titles or [''] * len(arrs), marked
+                               or [None] * len(arrs)):
         h, w = a.shape[:2]
-        im = ax.imshow(a, cmap='gray' if a.dtype == np.uint8 else cmap, vmin=limits[0], vmax=limits[1],
+        im = ax.imshow(a, cmap='gray' if a.dtype == np.uint8 else cmap, vmin=limits[0],
+                       vmax=limits[1],
                        extent=(0, w, h, 0))
         ax.set_title(t, fontsize=9); ax.set(xticks=[], yticks=[], facecolor='#cccccc')
         for i in range(lines, h, lines or h): ax.axhline(i, color='white', lw=1)
@@ -53,36 +56,47 @@ def show_maps(maps: list,           # (h,w) arrays, (3,H,W) tensors in -1..1, or
         if numbers and a.ndim == 2 and width / len(arrs) / w > .2:
             for (i, j), v in np.ndenumerate(a):
                 dark = np.dot(im.cmap(im.norm(v))[:3], (.3, .6, .1)) < .5
-                if not np.isnan(v): ax.text(j + .5, i + .5, format(v, numbers), ha='center', va='center', fontsize=8,
+                if not np.isnan(v): ax.text(j + .5, i + .5, format(v, numbers),
+                                            ha='center', va='center', fontsize=8,
                                             color='white' if dark else 'black')
         if place: outline(ax, *place, 1, 1, '#d6001f')
         if bar: fig.colorbar(im, ax=ax, fraction=.046)
     fig.tight_layout(); plt.show()
 
 # %% ../nbs/01_show.ipynb #10f73e40
-_BOXES = [('page', 'page', '3×1024×1024', 0), ('patch_embed', 'patches', '4096 × 768', 64), ('sam', 'SAM', '4096 × 768', 64),
-          ('compressor', 'compressor', '256 × 1024', 16), ('clip', 'CLIP', '256 × 1024', 16),
-          ('deepencoder', 'concat +\nprojector', '273 × 1280', 16), ('model', 'merge', '', 0), ('gpt', 'GPT', 'text', 0),
-          ('tokenizer', 'tokenizer', '', 0)]                    # name, label, size, side of its grid of vectors
+_BOXES = [('page', 'page', '3×1024×1024', 0),
+          ('patch_embed', 'patches', '4096 × 768', 64), ('sam', 'SAM', '4096 × 768', 64),
+          ('compressor', 'compressor', '256 × 1024', 16),
+          ('clip', 'CLIP', '256 × 1024', 16),
+          ('deepencoder', 'concat +\nprojector', '273 × 1280', 16),
+          ('model', 'merge', '', 0), ('gpt', 'GPT', 'text', 0),
+          # name, label, size, side of its grid of vectors
+          ('tokenizer', 'tokenizer', '', 0)]
 
 def overview(lit: str = None):  # the box to light: the module's name, or 'page'
-    "Draw the way of a page through the model, with one box lit; raises `UserError` for a box that does not exist."
+    "Draw the way of a page through the model; raises `UserError` for an unknown box."
     import matplotlib.pyplot as plt
     from matplotlib.patches import Rectangle
     names = [b[0] for b in _BOXES]
     if lit is not None and lit not in names: raise UserError(f'no box {lit!r}; there are: {", ".join(names)}')
-    at = {name: (.45 + .9 * i, .85) for i, name in enumerate(names)} | dict(tokenizer=(5.85, .2))
-    fig = plt.figure(figsize=(7.2, 1.95), dpi=100)                # one unit of the axes is an inch
+    at = {name: (.45 + .9 * i, .85)
+          for i, name in enumerate(names)} | dict(tokenizer=(5.85, .2))
+    fig = plt.figure(figsize=(7.2, 1.95), dpi=100)  # one unit of the axes is an inch
     ax = fig.add_axes([0, 0, 1, 1]); ax.set(xlim=(0, 7.2), ylim=(0, 1.95)); ax.axis('off')
     text, drawn = dict(ha='center', va='center', fontsize=8), {}
     for name, label, size, n in _BOXES:
-        x, face = at[name][0], dict(fc='#ffd166', ec='#333333') if name == lit else dict(fc='#eef2f5', ec='#aaaabb')
-        box = ax.text(*at[name], label, bbox=dict(boxstyle='round,pad=0.35', **face), **text)
+        x, fill, edge = at[name][0], *(('#ffd166', '#333333') if name == lit else ('#eef2f5', '#aaaabb'))
+        face = dict(fc=fill, ec=edge)
+        box = ax.text(*at[name], label, bbox=dict(boxstyle='round,pad=0.35', **face),
+                      **text)
         drawn[name] = box.get_bbox_patch()
         ax.text(x, .48, size, color='#555555', **text)
-        ax.add_patch(Rectangle((x - n / 200, 1.25), n / 100, n / 100, color='#7aa6e8', lw=0))
+        ax.add_patch(Rectangle((x - n / 200, 1.25), n / 100, n / 100, color='#7aa6e8',
+                               lw=0))
     def arrow(a, b, bend=0):                                      # from edge to edge
-        ax.annotate('', at[b], at[a], arrowprops=dict(arrowstyle='->', color='#666677', shrinkA=2, shrinkB=2,
+        ax.annotate('', at[b], at[a],
+                    arrowprops=dict(arrowstyle='->', color='#666677', shrinkA=2,
+                                    shrinkB=2,
             patchA=drawn[a], patchB=drawn[b], connectionstyle=f'arc3,rad={bend}'))
     for a, b in zip(names, names[1:-1]): arrow(a, b)
     arrow('tokenizer', 'model'); arrow('compressor', 'deepencoder', -.3)
@@ -90,7 +104,8 @@ def overview(lit: str = None):  # the box to light: the module's name, or 'page'
 
 # %% ../nbs/01_show.ipynb #cda923a3
 def panels(width, height,  # in inches
-           *boxes):        # (left, bottom, width, height) of each of the axes, in parts of the figure
+           # (left, bottom, width, height) of each of the axes, in parts of the figure
+           *boxes):
     "A figure and its axes; no layout is computed, so it draws quickly."
     from matplotlib.figure import Figure
     fig = Figure(figsize=(width, height), dpi=100)
@@ -108,7 +123,7 @@ def small_copy(im,             # a PIL image
 
 def ink_over(ax,               # matplotlib axes that show a map
              page,             # a PIL image
-             extent):          # (left, right, bottom, top) of the page in units of the axes
+             extent):  # (left, right, bottom, top) of the page in units of the axes
     "A page as black ink over whatever is there."
     dark = 1 - np.asarray(small_copy(page).convert('L'), dtype=float) / 255
     rgba = np.zeros((*dark.shape, 4)); rgba[..., 3] = dark * .55
@@ -118,16 +133,18 @@ def color_bar(fig, ax,         # a figure and the axes in it that become the bar
               heat,            # what `imshow` gave
               label):          # what the numbers are
     "The scale of a map, in small print."
-    bar = fig.colorbar(heat, cax=ax); bar.set_label(label, fontsize=8); ax.tick_params(labelsize=8)
+    bar = fig.colorbar(heat, cax=ax); bar.set_label(label, fontsize=8)
+    ax.tick_params(labelsize=8)
 
 # %% ../nbs/01_show.ipynb #75590adc
 def animation(figures,               # an iterable of figures of one size
-              seconds: float = .7) -> bytes:  # how long each stands; returns a PNG of 96 colours
+              seconds: float = .7) -> bytes:  # how long each stands; a PNG of 96 colours
     "A film that plays wherever a PNG is shown; of one figure, a small picture."
     from PIL import Image
     frames = [Image.open(io.BytesIO(png(f))).convert('RGB') for f in figures]
     colors = frames[0].quantize(96, Image.Quantize.MAXCOVERAGE)
     first, *rest = [f.quantize(palette=colors, dither=Image.Dither.NONE) for f in frames]
-    out, more = io.BytesIO(), dict(append_images=rest, duration=int(seconds * 1000), loop=0)
+    out, more = io.BytesIO(), dict(append_images=rest, duration=int(seconds * 1000),
+                                   loop=0)
     first.save(out, 'PNG', save_all=True, optimize=True, **more)
     return out.getvalue()
