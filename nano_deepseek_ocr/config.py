@@ -4,14 +4,15 @@
 
 # %% auto #0
 __all__ = ['PRESETS', 'SAMConfig', 'CompressorConfig', 'CLIPConfig', 'GPTConfig', 'MoEConfig', 'TrainConfig', 'Config',
-           'UserError', 'check_config', 'preset', 'config_to_dict', 'config_from_dict', 'set_seed', 'best_device',
-           'multiplies_bf16', 'uses_bf16', 'run_layer', 'allow_dashes']
+           'UserError', 'first_line', 'check_config', 'preset', 'config_to_dict', 'config_from_dict', 'set_seed',
+           'best_device', 'multiplies_bf16', 'uses_bf16', 'run_layer', 'allow_dashes', 'positional']
 
 # %% ../nbs/00_config.ipynb #a7dc23bc
 import os, random, re
+from typing import Annotated
 from dataclasses import asdict, dataclass, field, fields, is_dataclass, replace
 from functools import lru_cache
-import numpy as np, torch
+import fastcore.script, numpy as np, torch
 from torch.func import functional_call
 from torch.utils.checkpoint import checkpoint
 
@@ -135,6 +136,11 @@ class Config:
 # %% ../nbs/00_config.ipynb #74953e55
 class UserError(ValueError):
     "Something the user can fix: the message says what, where, and what would be right."
+
+# %% ../nbs/00_config.ipynb #71f3cec7
+def first_line(e: Exception) -> str:  # what it says in its first line, or its kind
+    "An exception in a few words, also one without a message."
+    return next(iter(str(e).strip().splitlines()), type(e).__name__)
 
 # %% ../nbs/00_config.ipynb #7ca17732
 def _check(ok, msg):
@@ -270,7 +276,17 @@ def run_layer(layer,               # a module
     return functional_call(layer, wide, (x.float(), *more)).to(x.dtype)
 
 # %% ../nbs/00_config.ipynb #c2d81e08
+def _new_fastcore(): return not hasattr(fastcore.script, 'Param')
+
 def allow_dashes(argv: list):  # a command line, such as `sys.argv`; changed in place
-    "Let `--data-root` mean `--data_root`."
-    argv[1:] = [re.sub(r'^--[a-z][\w-]*', lambda m: '--' + m[0][2:].replace('-', '_'), a)
-                for a in argv[1:]]
+    "Let `--data-root` and `--data_root` mean the same; a lone `--` ends the options."
+    end = argv.index('--') if '--' in argv else len(argv)
+    spell = str.maketrans('_', '-') if _new_fastcore() else str.maketrans('-', '_')
+    respelled = lambda m: '--' + m[0][2:].translate(spell)
+    argv[1:end] = [re.sub(r'^--[a-z][\w-]*', respelled, a) for a in argv[1:end]]
+
+def positional(help: str,    # what stands in the command's help
+               nargs: str):  # '?': one or none; '*': any number; returns the annotation
+    "What `call_parse` shall know of an argument without a `--name`."
+    if _new_fastcore(): return Annotated[str, help, dict(nargs=nargs, opt=False)]
+    return fastcore.script.Param(help, str, nargs=nargs)
