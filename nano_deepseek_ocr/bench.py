@@ -19,7 +19,7 @@ from .deepencoder import DeepEncoder
 from .image import get_mode, n_positions, views
 from .tokenizer import check_vocab, load_tokenizer
 from .gpt import GPT
-from .generate import Decoding, write
+from .generate import Decoding
 from .pretrained import NANOCHAT_NAMES, renamed
 from .model import NanoDeepseekOCR
 from .synth import page as draw_page
@@ -158,7 +158,7 @@ def bench_decode(cfg: Config,            # sizes; only the GPT's count
     prompt = [1 + i * 37 % (cfg.gpt.vocab_size - 2) for i in range(32)]
     how = Decoding(max_new_tokens=new, window=0, loop=0)
     idx = torch.tensor([prompt], device=device)
-    def mine(n): return [t for _, t, _ in write(model, [prompt], how=replace(how, max_new_tokens=n))]
+    def mine(n): return [t for _, t, _ in model.write([prompt], how=replace(how, max_new_tokens=n))]
     def theirs(n):
         out = peer.generate(idx, attention_mask=torch.ones_like(idx), max_new_tokens=n, min_new_tokens=n, do_sample=False)
         return out[0, 32:].tolist()
@@ -188,7 +188,7 @@ def bench_pages(rounds: int = 5) -> list:  # times each is timed; returns rows o
 def bench_imports(rounds: int = 3) -> list:  # times each is timed; returns rows of a table
     "A new Python that imports the model and its reader, beside transformers' own nanochat, and torch alone as the limit."
     start = lambda line: lambda: subprocess.run([sys.executable, '-c', line], check=True, capture_output=True)
-    got = measure(dict(ours=start('from nano_deepseek_ocr.generate import read_batch'),
+    got = measure(dict(ours=start('from nano_deepseek_ocr.model import NanoDeepseekOCR'),
                        transformers=start('from transformers import NanoChatForCausalLM'), torch=start('import torch')), rounds)
     limit = got.pop('torch')['seconds']
     return [_row('import', k, row | dict(memory_mb=None), share=limit / row['seconds'], limit='torch') for k, row in got.items()]

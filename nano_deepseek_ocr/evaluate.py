@@ -14,14 +14,14 @@ from collections import Counter
 from pathlib import Path
 from types import SimpleNamespace
 import numpy as np, torch
-from fastcore.script import Param, call_parse
+from fastcore.script import call_parse
 from PIL import Image
 from tqdm import tqdm
-from .config import UserError, allow_dashes
+from .config import UserError, allow_dashes, positional
 from .show import png
 from .image import get_mode, load_page, valid_tokens
 from .tokenizer import Tokenizer, load_tokenizer
-from .generate import Decoding, read_batch
+from .generate import Decoding
 from .synth import english, text_page
 from .dataloader import collate, tokenize_sample
 from .metrics import error_rate, fox_metrics, libraries, meteor_note
@@ -65,11 +65,9 @@ def read_all(model, tok: Tokenizer,        # who reads
             for name, load in part:
                 try: pages.append((name, load()))
                 except UserError as e: done(name, '', reason='unreadable', error=str(e))
-            modes = [get_mode(mode, p.size).name for _, p in pages]              # with 'auto' each page has its own
-            for m in dict.fromkeys(modes):
-                same = [p for p, at in zip(pages, modes) if at == m]
-                for (name, page), a in zip(same, read_batch(model, [p for _, p in same], prompt, m, tok, how)):
-                    done(name, a.text, reason=a.reason, tokens=len(a.tokens), vision=valid_tokens(m, page.size))
+            read = model.read([p for _, p in pages], prompt, mode, how, batch=batch)
+            for (name, page), a in zip(pages, read):
+                done(name, a, reason=a.reason, tokens=len(a.ids), vision=valid_tokens(mode, page.size))
             bar.update(len(part))
     while rank == 0 and not all(file(name).exists() for name, _ in sources): time.sleep(.5)     # the others still read
 
@@ -216,7 +214,7 @@ def curve(model, tok: Tokenizer,          # who reads; who counts the text
         how, answers = Decoding(max_new_tokens=int(1.3 * max(len(own.encode(p['label'])) for p in pages)) + 16), []
         for i in range(0, n, batch):
             images = [p['image'] for p in pages[i:i + batch]]
-            answers += [a.text for a in read_batch(model, images, prompt, mode, own, how)]
+            answers += model.read(images, prompt, mode, how, batch=batch)
         scores = [fox_metrics(a, p['label']) for a, p in zip(answers, pages)]
         row = dict(pages=n, side=mean(p['image'].width for p in pages))
         row |= {k: mean(p[k] for p in pages) for k in ('tokens', 'vision')}
@@ -347,7 +345,7 @@ def _check(a):
 
 def _read_with_model(a, model, tok, sources):
     "Let the model read; what `read_all` noted, and remarks for the report."
-    how = Decoding(max_new_tokens=a.max_new_tokens or model.cfg.gpt.sequence_len, ngram=40, window=90)
+    how = Decoding(max_new_tokens=a.max_new_tokens or model.cfg.gpt.sequence_len)
     keep = {k: getattr(a, k) for k in ('what', 'data', 'language', 'model', 'step', 'mode', 'prompt', 'tokenizer')}
     same_settings(a.out, keep | dict(max_new_tokens=how.max_new_tokens))
     read_all(model, tok, sources, a.out, a.prompt, a.mode, how, a.batch)
@@ -400,6 +398,7 @@ def run_evaluation(a: SimpleNamespace):  # the arguments of `main`
     truth, a.out = _truth(a), Path(a.out or f'runs/evaluate_{a.what}')
     model = None if a.predictions else load_model(a.model, a.step)
     tok = model.tokenizer() if model and not a.tokenizer else load_tokenizer(a.tokenizer)
+    if model and a.tokenizer: model.tok = tok
     a.mode = a.mode or (model.cfg.train.mode if model else None)
     if a.what == 'curve' and a.mode: a.mode = get_mode(a.mode).name                  # auto: every page as large as the largest
     a.label = f'{a.what}: {a.predictions or a.model}'
@@ -418,7 +417,7 @@ if __name__ == '__main__': allow_dashes(sys.argv)
 
 @call_parse
 def main(what: str,                       # reads, curve, fox, omnidocbench or predictions
-         data: Param('the benchmark as downloaded; for predictions a folder of true texts', str, nargs='?'),
+         data: positional('the benchmark as downloaded; for predictions a folder of true texts', '?'),
          predictions: str = None,         # score these, run no model: a folder of markdown files, or Fox's result file
          model: str = 'reads',            # the model of this package, a run's or a saved model's folder, or a Hub repository
          step: int = None,                # checkpoint of the run; the newest if not said

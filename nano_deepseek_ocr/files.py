@@ -7,7 +7,7 @@ __all__ = ['PAGE_SPLIT', 'page_numbers', 'pages', 'Region', 'parse_grounding', '
            'pixels_to_box', 'box_to_view', 'view_to_box', 'draw_boxes']
 
 # %% ../nbs/08a_files.ipynb #a354e223
-import glob as globbing, json, math, re
+import glob as globbing, io, json, math, re
 from dataclasses import dataclass
 from pathlib import Path
 from PIL import Image
@@ -32,9 +32,9 @@ def page_numbers(text: str,             # such as '1-3,5'; None for all
 # %% ../nbs/08a_files.ipynb #17ed66e1
 PAGE_SPLIT = '<--- Page Split --->'      # the line between the texts of two pages
 
-def _pdf_pages(path, dpi, page_range):
+def _pdf_pages(path, dpi, page_range, data=None):      # `data`: its bytes, without a file
     import pypdfium2
-    try: pdf = pypdfium2.PdfDocument(path)
+    try: pdf = pypdfium2.PdfDocument(data or path)
     except pypdfium2.PdfiumError as e:
         raise UserError(f'{path}: ' + ('needs a password' if 'assword' in str(e)
                                        else 'not a readable PDF')) from None
@@ -50,23 +50,34 @@ def _pdf_pages(path, dpi, page_range):
             except pypdfium2.PdfiumError: yield name, UserError(f'{name} cannot be drawn')
     finally: pdf.close()
 
-def _frames(path, page_range):
+def _frames(path, page_range, data=None):
     try:
-        with Image.open(path) as im: n = im.n_frames
+        with Image.open(io.BytesIO(data) if data else path) as im: n = im.n_frames
     except Exception: n = 1  # what is wrong with it, `load_page` says
-    if n == 1: yield path, load_page(path)
+    if n == 1: yield path, load_page(data or path)
     else:
         for i in page_numbers(page_range, n, path):
-            try: yield f'{path} page {i + 1}', load_page(path, i)
+            try: yield f'{path} page {i + 1}', load_page(data or path, i)
             except UserError as e: yield f'{path} page {i + 1}', e
 
 # %% ../nbs/08a_files.ipynb #0444d6d4
 _SUFFIXES = {'.png', '.jpg', '.jpeg', '.webp', '.bmp', '.tif', '.tiff', '.gif', '.pdf'}
 
-def pages(source,                        # a picture, a PDF, a folder, or a glob
+def _given(source, dpi, page_range):
+    data = source.read() if hasattr(source, 'read') else source
+    kind = data[:5] if isinstance(data, bytes) else b''
+    if kind == b'%PDF-': return _pdf_pages('the PDF', dpi, page_range, data)
+    if kind[:4] in (b'II*\0', b'MM\0*'): return _frames('the TIFF', page_range, data)
+    return [('the picture', load_page(data))]
+
+def pages(source,                        # path of a picture, a PDF, a folder, or a glob;
+                                         # or as `load_page` takes it, also a PDF's bytes
           dpi: int = 144,                # resolution at which PDFs are drawn
           page_range: str = None):       # pages of PDFs and TIFFs, such as '1-3,5'
     "Yield (name, page as RGB, or the `UserError` that it is); raises if there is no source."
+    if not isinstance(source, (str, Path)):
+        yield from _given(source, dpi, page_range)
+        return
     text = str(source)
     many = any(c in text for c in '*?[') and not Path(text).exists()
     files = sorted(globbing.glob(text, recursive=True)) if many else [text]

@@ -7,7 +7,7 @@ __all__ = ['MODES', 'MAX_PIXELS', 'Mode', 'get_mode', 'find_grid', 'n_positions'
            'load_page', 'placed', 'square', 'Views', 'views', 'draw_views']
 
 # %% ../nbs/08_image.ipynb #fad58014
-import math, warnings
+import io, math, warnings
 from dataclasses import dataclass
 from pathlib import Path
 import numpy as np, torch
@@ -110,24 +110,37 @@ def to_rgb(im: Image.Image) -> Image.Image:  # any mode; upright RGB, transparen
 # %% ../nbs/08_image.ipynb #2a5d8b77
 MAX_PIXELS = 178_956_970             # where Pillow stops too
 
-def load_page(source,              # a path or a PIL image
+def load_page(source,              # a path, bytes, an open file, an array or a PIL image
               frame: int = 0) -> Image.Image:  # which page of a TIFF; returns the page as RGB
     "Open a picture; raises `UserError` that names the file if it cannot be read."
     if isinstance(source, Image.Image): return to_rgb(source)
-    if not Path(source).is_file(): raise UserError(f'no image file {str(source)!r}')
+    if isinstance(source, np.ndarray):
+        try: return to_rgb(Image.fromarray(source))
+        except (TypeError, ValueError):
+            raise UserError(f'an array {source.shape} of {source.dtype} is no picture; '
+                            'give one of (height,width,3) and uint8') from None
+    where = source if isinstance(source, (str, Path)) else 'what was given'
+    if isinstance(source, bytes): source = io.BytesIO(source)
+    if where is source and not Path(source).is_file():
+        raise UserError(f'no image file {str(source)!r}')
+    if where is not source and not hasattr(source, 'read'):
+        raise UserError('a page is a path, bytes, an array or a PIL image, '
+                        f'not {type(source).__name__}')
     try:
         with warnings.catch_warnings():
             warnings.simplefilter('ignore', Image.DecompressionBombWarning)
             with Image.open(source) as im:
                 if frame: im.seek(frame)
                 if im.width * im.height > MAX_PIXELS:
-                    raise UserError(f'{source}: {im.width}x{im.height} pixels are more than {MAX_PIXELS:,}')
+                    raise UserError(f'{where}: {im.width}x{im.height} pixels '
+                                    f'are more than {MAX_PIXELS:,}')
                 im.load()
                 return to_rgb(im)
-    except Image.DecompressionBombError: raise UserError(f'{source}: more than {MAX_PIXELS:,} pixels') from None
+    except Image.DecompressionBombError:
+        raise UserError(f'{where}: more than {MAX_PIXELS:,} pixels') from None
     except (UnidentifiedImageError, OSError, SyntaxError, ValueError, EOFError) as e:
         if isinstance(e, UserError): raise
-        raise UserError(f'{source}: not a readable image ({type(e).__name__})') from None
+        raise UserError(f'{where}: not a readable image ({type(e).__name__})') from None
 
 # %% ../nbs/08_image.ipynb #d7c3594b
 def placed(size: tuple,      # width and height of the page in pixels

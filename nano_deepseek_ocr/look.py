@@ -22,7 +22,7 @@ from .image import find_grid, get_mode, load_page, views
 from .files import box_to_view
 from .tokenizer import check_vocab
 from .gpt import norm, rotate
-from .generate import Decoding, generate
+from .generate import Decoding
 from .model import prompt_ids
 from .meters import collapse_warning
 from .runs import read_metrics
@@ -183,8 +183,8 @@ def look(model,
         if v.tiles is not None: args[1:] = v.tiles.to(p.device, p.dtype), [v.grid]
     ids, end = prompt_ids(tok, prompt, [] if page is None else [len(boxes)]), tok.special(END)
     if answer is None:
-        a = generate(model, tok, [ids], *args, Decoding(max_new_tokens=max_new_tokens))[0]
-        written = a.tokens + [end] * (a.reason == 'stop')
+        a = model.generate([ids], *args, Decoding(max_new_tokens))[0]
+        written = a.ids + [end] * (a.reason == 'stop')
     else: written = tok.encode(answer) + [end]
     e = model.deepencoder
     layers = [m for part in layers_of(model).values() for m in part] + [e.sam_model.net_3, e.vision_model, e.projector]

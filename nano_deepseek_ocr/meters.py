@@ -10,6 +10,7 @@ import inspect
 import torch
 import torch.nn.functional as F
 from rapidfuzz.distance import Levenshtein
+from .generate import Decoding
 from .model import NanoDeepseekOCR
 from .dataloader import collate, to_device, tokenize_sample
 
@@ -64,14 +65,15 @@ _short = lambda s, n=34: repr(s if len(s) <= n else s[:n - 1] + '…')[1:-1]
 def sample_table(model, tok, task: list, mode: str,  # samples with a page
                  seq_len: int, size: int = 16) -> list:  # rows: id, loss, edit distance 0..1, expected, generated; `size` samples are read at once
     "Read pages and compare with the truth."
-    stop, device, rows = tok.special('<|assistant_end|>'), model.gpt.lm_head.weight.device, []
+    device, rows = model.gpt.lm_head.weight.device, []
     for i in range(0, len(task), size):
         part = task[i:i + size]
         b = to_device(collate([tokenize_sample(s, tok, mode, seq_len, cut=True) for s in part], 0), device)
         loss = token_losses(model, b).sum(1) / (b['targets'] >= 0).sum(1)
         prompts = [row[:int((t >= 0).nonzero()[0]) + 1].tolist() for row, t in zip(b['input_ids'], b['targets'])]
         longest = int((b['targets'] >= 0).sum(1).max())
-        texts = map(tok.decode, model.generate(prompts, b['images'], b['tiles'], b['grids'], max_new_tokens=longest + 8, stop_id=stop))
+        how = Decoding(longest + 8, window=0, loop=0)                        # no guard: it would hide loops
+        texts = map(str, model.generate(prompts, b['images'], b['tiles'], b['grids'], how))
         rows += [dict(id=s['id'], loss=l, edit_distance=Levenshtein.normalized_distance(t, s['answer']), expected=s['answer'], generated=t)
                  for s, l, t in zip(part, loss.tolist(), texts)]
     return rows

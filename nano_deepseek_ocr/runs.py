@@ -16,8 +16,8 @@ from safetensors.torch import save_file
 from torch.distributed import checkpoint as dcp
 from torch.distributed.tensor import DTensor
 from .config import UserError, config_to_dict
-from .pretrained import load_clip, load_deepseek_ocr, load_nanochat, load_sam
-from .model import NanoDeepseekOCR, open_weights
+from .pretrained import load_clip, load_deepseek_ocr, load_nanochat, load_sam, open_weights
+from .model import NanoDeepseekOCR
 from .optim import like
 from .ranks import ranks, summed
 
