@@ -11,7 +11,7 @@ PACKAGE = ROOT/'nano_deepseek_ocr'
 NOTEBOOKS = {p.stem: p for p in sorted((ROOT/'nbs').glob('[0-9]*.ipynb'))}   # in the order of the book
 NUMBERS = {stem.split('_')[0]: stem for stem in NOTEBOOKS}
 ORDER = {stem.split('_', 1)[1]: n for n, stem in enumerate(NOTEBOOKS)}       # module -> its place
-MODULES = sorted(p for p in PACKAGE.glob('*.py') if p.stem not in ('__init__', '_modidx'))
+MODULES = sorted(PACKAGE.glob('[a-z]*.py'))                                # the package's door, __init__ and __main__, is no room
 TEXTS = [ROOT/'README.md', ROOT/'CONTRIBUTING.md', *sorted(PACKAGE.rglob('assets/**/*.md'))]
 MAX_LINES = 450
 
