@@ -21,18 +21,22 @@ class LayerNorm2d(nn.Module):
 
     def forward(self, x):  # (b,c,h,w); returns the same shape
         "Mean 0 and variance 1 over c, then scale and shift."
-        return F.layer_norm(x.permute(0, 2, 3, 1), self.weight.shape, self.weight, self.bias, eps=1e-6).permute(0, 3, 1, 2)
+        return F.layer_norm(x.permute(0, 2, 3, 1), self.weight.shape, self.weight,
+                            self.bias, eps=1e-6).permute(0, 3, 1, 2)
 
 # %% ../nbs/05_compressor.ipynb #09ce631e
 class SAMEncoder(SAM):
     "SAM with its neck and DeepSeek-OCR's 16x compressor (paper, section 3.2.1)."
     def __init__(self, cfg: SAMConfig, comp: CompressorConfig):
         super().__init__(cfg)
-        self.neck = nn.Sequential(nn.Conv2d(cfg.dim, comp.neck, 1, bias=False), LayerNorm2d(comp.neck),
-                                  nn.Conv2d(comp.neck, comp.neck, 3, padding=1, bias=False), LayerNorm2d(comp.neck))
+        self.neck = nn.Sequential(nn.Conv2d(cfg.dim, comp.neck, 1, bias=False),
+                                  LayerNorm2d(comp.neck),
+                                  nn.Conv2d(comp.neck, comp.neck, 3, padding=1,
+                                            bias=False), LayerNorm2d(comp.neck))
         self.net_2 = nn.Conv2d(comp.neck, comp.mid, 3, stride=2, padding=1, bias=False)
         self.net_3 = nn.Conv2d(comp.mid, comp.out, 3, stride=2, padding=1, bias=False)
-        for conv in self.net_2, self.net_3: nn.init.normal_(conv.weight, std=(conv.in_channels * 9)**-.5)
+        for conv in self.net_2, self.net_3:
+            nn.init.normal_(conv.weight, std=(conv.in_channels * 9)**-.5)
 
     def compress(self, x):  # (b,h,w,dim) from the trunk; returns (b,out,h/4,w/4)
         "One token out of sixteen."

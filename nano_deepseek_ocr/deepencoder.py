@@ -16,7 +16,8 @@ from .clip import CLIP
 def add_newlines(grid,       # (...,h,w,d) tokens
                  newline):   # (d,) the vector that ends a row
     "One more column, so that each row ends in the newline: (...,h,w+1,d)."
-    return torch.cat([grid, newline.to(grid.dtype).expand(*grid.shape[:-2], 1, -1)], dim=-2)
+    return torch.cat([grid, newline.to(grid.dtype).expand(*grid.shape[:-2], 1, -1)],
+                     dim=-2)
 
 # %% ../nbs/07_deepencoder.ipynb #eb736d7f
 def stitch(tiles,      # (w*h,n,n,d) tiles, row by row
@@ -29,7 +30,8 @@ def stitch(tiles,      # (w*h,n,n,d) tiles, row by row
 # %% ../nbs/07_deepencoder.ipynb #4ebff0c3
 class Projector(nn.Module):
     "One linear layer from both views to the language model's width."
-    def __init__(self, n_in: int, n_out: int):  # channels of CLIP and SAM together; of the language model
+    # channels of CLIP and SAM together; of the language model
+    def __init__(self, n_in: int, n_out: int):
         super().__init__()
         self.layers = nn.Linear(n_in, n_out)
 
@@ -59,15 +61,18 @@ class DeepEncoder(nn.Module):
         self.vision_model = CLIP(cfg.clip)
         self.projector = Projector(cfg.clip.dim + cfg.compressor.out, d)
         self.image_newline = nn.Parameter(torch.randn(d) / d**.5)
-        self.view_seperator = nn.Parameter(torch.randn(d) / d**.5)    # the file format's spelling
+        # the file format's spelling
+        self.view_seperator = nn.Parameter(torch.randn(d) / d**.5)
 
-    def features(self, views) -> dict:  # (b,3,S,S) pages or tiles; tokens (b,n,channels) after each part
+    # (b,3,S,S) pages or tiles; tokens (b,n,channels) after each part
+    def features(self, views) -> dict:
         "What stands after SAM, the compressor, CLIP and the projector."
         trunk = self.sam_model.trunk(views)
         small = self.sam_model.compress(trunk)
         local, context = small.flatten(2).mT, self.vision_model(small)[:, 1:]
         tokens = run_layer(self.projector, torch.cat([context, local], dim=-1))
-        return dict(sam=trunk.flatten(1, 2), compressor=local, clip=context, projector=tokens)
+        return dict(sam=trunk.flatten(1, 2), compressor=local, clip=context,
+                    projector=tokens)
 
     def encode(self, views):  # (b,3,S,S); returns (b,S/64,S/64,n_embd)
         "The grid of tokens of each view."
@@ -80,11 +85,15 @@ class DeepEncoder(nn.Module):
                 grids=None):   # (w,h) tiles of each page; (1,1) for a page without
         "Vision tokens (b,positions,n_embd); with tiles a list of (positions_i,n_embd). Raises `UserError` for wrong sizes or counts."
         _check_views(global_views, 'views')
-        counts = None if tiles is None and grids is None else _tile_counts(grids, len(global_views), tiles)
+        plain = tiles is None and grids is None
+        counts = None if plain else _tile_counts(grids, len(global_views), tiles)
         end = self.view_seperator.expand(len(global_views), 1, -1)
-        pages = torch.cat([add_newlines(self.encode(global_views), self.image_newline).flatten(1, 2), end], dim=1)
+        pages = torch.cat([add_newlines(self.encode(global_views),
+                                        self.image_newline).flatten(1, 2), end], dim=1)
         if tiles is None: return pages
         _check_views(tiles, 'tiles')
         close = self.encode(tiles).split(counts)
-        return [torch.cat([add_newlines(stitch(t, *grid), self.image_newline).flatten(0, 1), page]) if len(t) else page
+        return [torch.cat([add_newlines(stitch(t, *grid),
+                                        self.image_newline).flatten(0, 1), page])
+                                        if len(t) else page
                 for page, t, grid in zip(pages, close, grids)]

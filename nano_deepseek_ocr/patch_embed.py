@@ -11,20 +11,22 @@ from torch import nn
 
 # %% ../nbs/02_patch_embed.ipynb #e59e9484
 class PatchEmbed(nn.Module):
-    "Cut images into patches and turn each into a vector (a convolution whose step is its window)."
+    "Cut images into patches and turn each into a vector: a convolution with patch = stride."
     def __init__(self, patch: int,   # side of a patch in pixels
                  dim: int):          # channels of a vector
         super().__init__()
         self.proj = nn.Conv2d(3, dim, kernel_size=patch, stride=patch)
 
-    def forward(self, x):  # (b,3,H,W) images in -1..1, of any dtype; returns (b,H/patch,W/patch,dim)
+    # (b,3,H,W) images in -1..1, of any dtype; returns (b,H/patch,W/patch,dim)
+    def forward(self, x):
         "One vector per patch, as a grid."
         return self.proj(x.to(self.proj.weight.dtype)).permute(0, 2, 3, 1)
 
 # %% ../nbs/02_patch_embed.ipynb #46fd5fa1
 def resize_abs_pos(pos,            # (1,H,W,c) table of positions
                    h: int, w: int):  # grid that is needed; returns (1,h,w,c)
-    "A position table for another grid: bicubic, antialiased, in fp32; the same table if the grid is the same."
+    "A position table for another grid: bicubic, antialiased, in fp32; or the same table."
     if pos.shape[1:3] == (h, w): return pos
-    out = F.interpolate(pos.float().permute(0, 3, 1, 2), size=(h, w), mode='bicubic', antialias=True)
+    out = F.interpolate(pos.float().permute(0, 3, 1, 2), size=(h, w), mode='bicubic',
+                        antialias=True)
     return out.permute(0, 2, 3, 1).to(pos.dtype)
