@@ -23,11 +23,12 @@ from .image import get_mode, load_page, valid_tokens
 from .tokenizer import Tokenizer, load_tokenizer
 from .generate import Decoding
 from .synth import english, text_page
+from .letters import LetteredTask
 from .dataloader import collate, tokenize_sample
 from .metrics import error_rate, fox_metrics, libraries, meteor_note
 from .meters import feature_cosines, swap_pages, vision_gain
 from .runs import load_model
-from .reads import accuracy, lettered_task
+from .reads import accuracy
 from .omnidocbench import listed, read_dataset, report, score_folder
 
 _all_ = ['edit_distance', 'error_rate', 'fox_metrics', 'teds', 'score_page', 'score_folder']
@@ -267,7 +268,7 @@ def reads_results(model,              # who reads pages of 256 pixels
                   ratios: tuple = (1, 1.5, 2, 3, 4, 5, 6, 8)) -> dict:  # of the curve; returns kinds, gain, cosine, seconds and curve
     "Error rates on unseen drawn pages, what the page is worth, time, and the curve at 512 pixels."
     kinds = {name: accuracy(model, kind, n, lines, size) for name, (kind, lines, size) in READS.items()}
-    task, tok = lettered_task('test', seed=2, kind='prose', lines=4), model.tokenizer()
+    task, tok = LetteredTask('test', seed=2, kind='prose', lines=4), model.tokenizer()
     pages = [task[i] for i in range(min(n, 32))]
     right, wrong = (collate([tokenize_sample(s, tok, 'micro', 1024) for s in p], 0) for p in (pages, swap_pages(pages)))
     device = model.gpt.lm_head.weight.device
@@ -282,12 +283,14 @@ def reads_results(model,              # who reads pages of 256 pixels
 
 def reads_report(r: dict, label: str) -> str:  # from `reads_results`; markdown
     "The results as tables."
-    lines = [_row(k, v['pages'], f"{100 * v['cer']:.1f}%", f"{100 * v['exact']:.0f}%") for k, v in r['kinds'].items()]
+    share = lambda v, key, n: f'{v[key]:.{n}%} ({" to ".join(f"{100 * x:.{n}f}" for x in v[key + "_interval"])})'
+    lines = [_row(k, v['pages'], share(v, 'cer', 1), share(v, 'exact', 0)) for k, v in r['kinds'].items()]
     said = [f"- the page is worth {r['vision_gain']:.2f} nats a token (loss with another page's picture, less the loss with its own)",
             f"- cosine between the features of different pages after the projector: {r['cos_projector']:.2f}",
             f"- a page of 256 px is read in {r['seconds']:.2f} s; the command with this package's own model, start-up included, "
             f"takes {r['command_seconds']:.1f} s"]
-    return '\n'.join([f'**{label}**. Drawn pages, text and seeds kept for testing, five fonts of 15 to 19 px.', '',
+    return '\n'.join([f'**{label}**. Drawn pages, text and seeds kept for testing, five fonts of 15 to 19 px; '
+                      'in brackets 95 % intervals over the pages.', '',
                       _row('pages', 'number', 'characters wrong', 'pages exact'), '|---|--:|--:|--:|', *lines, '', *said, '',
                       curve_report(r['curve'], load_tokenizer(), 'The curve at 512 px')])
 
