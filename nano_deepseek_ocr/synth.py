@@ -148,11 +148,8 @@ def document(rng, paragraphs: list,        # numpy's generator; to choose from
         if kind == 0: more = put(some(2, 5), '## ', face='bold', h=px * 5 // 4)
         elif kind == 1: more = all(put(some(3, 12), '- ', indent=px) for _ in range(int(rng.integers(2, 5))))
         else: more = put(some(20, 200))
-    return c, '<image>\nConvert the document to markdown.', _markdown(out)
-
-def _markdown(blocks):
-    "Blocks parted by an empty line, the items of a list by a line end."
-    return re.sub(r'(^- .*)\n\n(?=- )', r'\1\n', '\n\n'.join(blocks), flags=re.M)
+    answer = re.sub(r'(^- .*)\n\n(?=- )', r'\1\n', '\n\n'.join(out), flags=re.M)     # a list has no empty lines
+    return c, '<image>\nConvert the document to markdown.', answer
 
 # %% ../nbs/14_synth.ipynb #1ef8d529
 _SHOPS = ['BLUE HARBOR CAFE', 'Klein & Sons Tools', 'ORCHARD MARKET', 'Night Owl Books',
@@ -193,6 +190,8 @@ _TITLES = ['Rain in Oslo', 'Book sales', 'Visitors per day', 'Trains on time', '
 _MONTHS = ['Jan', 'Feb', 'Mar', 'Apr', 'May', 'Jun', 'Jul', 'Aug', 'Sep', 'Oct', 'Nov', 'Dec']
 _COLORS = ['#c0392b', '#2471a3', '#229954', '#b9770e', '#6c3483', '#17202a']
 
+def _tr(cells, tag='td'): return '<tr>' + ''.join(f'<{tag}>{v}</{tag}>' for v in cells) + '</tr>'
+
 def chart(rng, title: str = None,         # numpy's generator; a title, or one is made up
           split: str = 'train') -> tuple:  # of the words; returns `Canvas`, prompt, answer
     "A bar chart and the table behind it."
@@ -212,8 +211,7 @@ def chart(rng, title: str = None,         # numpy's generator; a title, or one i
             x = 50 + i * (420 // k)
             c.draw.rectangle([x, 450 - v * 34 // 10, x + 420 // k - 20, 450], fill=color)
             c.text(x, 456, n, f); c.text(x, 412 - v * 34 // 10, str(v), f)
-    rows = ''.join(f'<tr><td>{n}</td><td>{v}</td></tr>' for n, v in zip(names, values))
-    return c, '<image>\nParse the figure.', f'{title}\n<table>{rows}</table>'
+    return c, '<image>\nParse the figure.', f'{title}\n<table>{"".join(map(_tr, zip(names, values)))}</table>'
 
 # %% ../nbs/14_synth.ipynb #3f6a1c95
 def _cell(rng, kind, split):
@@ -298,27 +296,21 @@ def plot(rng, split: str = 'train') -> tuple:  # numpy's generator; of the words
         b, h = t.get_window_extent(), c.image.height
         if t.get_text() and t.get_visible() and b.width:
             c.lines.append((t.get_text(), tuple(round(v) for v in (b.x0, h - b.y1, b.x1, h - b.y0))))
-    row = lambda cells, tag: '<tr>' + ''.join(f'<{tag}>{v}</{tag}>' for v in cells) + '</tr>'
-    head = '' if style == 'pie' else row(['', *series], 'th')
-    body = ''.join(row(r, 'td') for r in zip(names, *values))
+    head = '' if style == 'pie' else _tr(['', *series], 'th')
+    body = ''.join(map(_tr, zip(names, *values)))
     return c, '<image>\nParse the figure.', f'{title}\n<table>{head}{body}</table>'
 
 # %% ../nbs/14_synth.ipynb #0f4d6b2a
-_GREEK = [*r'\alpha \beta \gamma \delta \theta \lambda \mu \pi \rho \sigma \phi \omega \Gamma \Delta \Omega'.split()]
+_SIGN = [*'abcdefghkmnpqrstuvwxyz', *r'\alpha \beta \gamma \delta \theta \lambda \mu \pi \rho \sigma \phi'.split(),
+         *r'\omega \Gamma \Delta \Omega'.split(), *'123456789']
+_FORMS = [r'\frac{E}{E}', r'\sqrt{E}', 'S^{E}', 'S_{E}', r'\sum_{S=1}^{S} E', r'\int_{S}^{S} E \, dV',
+          r'\left( E \right)', 'E O E']              # E: an expression, S: a sign, V: a variable, O: an operator
 
 def _latex(rng, depth):
     "A random expression, `depth` levels deep."
-    e = partial(_latex, rng, depth - 1)
-    if depth <= 0: return str(rng.choice([*'abcdefghkmnpqrstuvwxyz', *_GREEK, *'123456789']))
-    form = int(rng.integers(8))
-    if form == 0: return rf'\frac{{{e()}}}{{{e()}}}'
-    if form == 1: return rf'\sqrt{{{e()}}}'
-    if form == 2: return f'{_latex(rng, 0)}^{{{e()}}}'
-    if form == 3: return f'{_latex(rng, 0)}_{{{e()}}}'
-    if form == 4: return rf'\sum_{{{_latex(rng, 0)}=1}}^{{{_latex(rng, 0)}}} {e()}'
-    if form == 5: return rf'\int_{{{_latex(rng, 0)}}}^{{{_latex(rng, 0)}}} {e()} \, d{rng.choice([*"xyzt"])}'
-    if form == 6: return rf'\left( {e()} \right)'
-    return f'{e()} {rng.choice(["+", "-", "=", "<", chr(92) + "leq", chr(92) + "cdot"])} {e()}'
+    draw = dict(E=partial(_latex, rng, depth - 1), S=partial(_one, rng, _SIGN), V=partial(_one, rng, 'xyzt'),
+                O=partial(_one, rng, ['+', '-', '=', '<', r'\leq', r'\cdot']))
+    return re.sub('[ESVO]', lambda m: draw[m[0]](), _one(rng, _FORMS) if depth > 0 else 'S')
 
 def formula(rng, size: int = 512,         # numpy's generator; widest page in pixels
             depth: int = 3) -> tuple:     # levels of the expression; returns `Canvas`, prompt, answer
@@ -350,8 +342,8 @@ def scene(rng, words: str = None,         # numpy's generator; what the sign say
           split: str = 'train') -> tuple:  # of the words; returns `Canvas`, prompt, answer
     "A painted sign in front of a rough wall; the record of its one line is the sign's box."
     words = words or ' '.join(_some(rng, 3, split)).upper()[:13].rsplit(' ', 1)[0]
-    name, board, ink = _SIGNS[rng.integers(len(_SIGNS))]
-    wall, rgb = _WALLS[rng.integers(len(_WALLS))]
+    name, board, ink = _one(rng, _SIGNS)
+    wall, rgb = _one(rng, _WALLS)
     rough = np.clip(rng.normal(0, 22, (64, 64, 1)) + np.array(rgb), 0, 255).astype(np.uint8)
     c = Canvas((512, 512))
     c.image.paste(Image.fromarray(rough).resize((512, 512), Image.BICUBIC))
@@ -374,10 +366,6 @@ def _homography(src, dst):
         rows += [x, y, 1, 0, 0, 0, -u * x, -u * y], [0, 0, 0, x, y, 1, -v * x, -v * y]
     return np.linalg.solve(np.array(rows, float), np.array(dst, float).ravel())
 
-def _send(m, points):
-    p = np.c_[np.array(points, float), np.ones(len(points))] @ np.append(m, 1).reshape(3, 3).T
-    return p[:, :2] / p[:, 2:]
-
 def distort(c: Canvas, rng,            # a page; numpy's generator
             amount: float) -> Canvas:  # from 0, nothing, to 1, a bad photograph; the page, its boxes moved along
     "Perspective, shade, blur, noise and JPEG."
@@ -389,7 +377,8 @@ def distort(c: Canvas, rng,            # a page; numpy's generator
     im = c.image.transform((w, h), Image.PERSPECTIVE, _homography(bent, flat), Image.BILINEAR, fillcolor=paper)
     m = _homography(flat, bent)
     def moved(x0, y0, x1, y1):
-        p = _send(m, [(x0, y0), (x1, y0), (x1, y1), (x0, y1)])
+        p = np.array([(x0, y0, 1), (x1, y0, 1), (x1, y1, 1), (x0, y1, 1)], float) @ np.append(m, 1).reshape(3, 3).T
+        p = p[:, :2] / p[:, 2:]
         return tuple(round(float(v)) for v in (*p.min(0), *p.max(0)))
     c.lines = [(t, moved(*b)) for t, b in c.lines]
     im = im.filter(ImageFilter.GaussianBlur(float(rng.uniform(0, .9 * amount))))
@@ -421,18 +410,16 @@ def _strings(rng, d, size, split):
     free = size // 2 if n == 1 else size // 8                      # a single word may stand anywhere
     return text_page(rng, words, size, (_between(24, 12, d), _between(24, 19, d)), jitter=_between(0, free, d))
 
-def _document(rng, d, size, split):
-    return document(rng, english(split), max(size, 384), (_between(15, 9, d), _between(18, 14, d)))
-
-def _table(rng, d, size, split):
-    return table(rng, max(size, 384), (_between(20, 11, d), 20), _between(2, 14, d), split)
-
-KINDS = dict(receipt=lambda rng, d, size, split: receipt(rng, most=_between(3, 8, d), split=split),
-             chart=lambda rng, d, size, split: chart(rng, split=split),
-             scene=lambda rng, d, size, split: scene(rng, split=split),
-             text=_text, strings=_strings, document=_document, table=_table,
-             plot=lambda rng, d, size, split: plot(rng, split),
-             formula=lambda rng, d, size, split: formula(rng, depth=_between(1, 3, d)))
+KINDS = dict(
+    receipt=lambda rng, d, size, split: receipt(rng, most=_between(3, 8, d), split=split),
+    chart=lambda rng, d, size, split: chart(rng, split=split),
+    scene=lambda rng, d, size, split: scene(rng, split=split),
+    text=_text, strings=_strings,
+    document=lambda rng, d, size, split: document(rng, english(split), max(size, 384),
+                                                  (_between(15, 9, d), _between(18, 14, d))),
+    table=lambda rng, d, size, split: table(rng, max(size, 384), (_between(20, 11, d), 20), _between(2, 14, d), split),
+    plot=lambda rng, d, size, split: plot(rng, split),
+    formula=lambda rng, d, size, split: formula(rng, depth=_between(1, 3, d)))
 
 def page(seed: int, index: int,           # together they name the page
          kind: str = 'text',              # one of `KINDS`
