@@ -45,9 +45,9 @@ def formulas(text: str, opens: tuple = tuple(_PAIRS)):  # opening marks, in the 
         if end < 0:
             dead.add(mark)
             at = m.start() + (mark != '$$' or '$' not in opens) * len(mark)
-            continue
-        at = end + len(mark)
-        yield m.start(), at, mark
+        else:
+            at = end + len(mark)
+            yield m.start(), at, mark
 
 # %% ../nbs/27_omnidocbench.ipynb #d0efbcec
 @lru_cache(10_000)
@@ -60,17 +60,14 @@ def _latex_to_text(latex):
 
 def norm_text(text: str) -> str:  # a block of text; its letters, digits and underscores
     "Inline formulas as Unicode, then nothing but word characters."
-    out = []
+    lines = []
     for line in text.split('\n'):
-        at = 0
-        for a, b, mark in formulas(line, ('$', r'\(')):
+        for a, b, mark in reversed(list(formulas(line, ('$', r'\(')))):
             body = re.sub(r'\\[\\_&%^]', '', line[a + len(mark):b - len(mark)])
             read = _latex_to_text(body + ' ' * body.endswith('\\')) if set(body) & set('\\^_') else None
-            if read is not None:
-                out += [line[at:a], read]
-                at = b
-        out += [line[at:], '\n']
-    text = ''.join(out)
+            if read is not None: line = line[:a] + read + line[b:]
+        lines.append(line)
+    text = '\n'.join(lines)
     for gone in r'\t', r'\n', '\t', '\n', '/t', '/n': text = text.replace(gone, '')
     return re.sub(r'\W', '', text)
 
@@ -172,12 +169,10 @@ def _joined(dets, relations):
     chains = []
     for r in relations:
         if r.get('relation_type', r.get('relation')) != 'truncated': continue
-        ends, known = [r['source_anno_id'], r['target_anno_id']], False
-        for c in chains:
-            if set(c) & set(ends):
-                c += ends                                            # as official: what is named twice is there twice
-                known = True
-        if not known: chains.append(ends)
+        ends = [r['source_anno_id'], r['target_anno_id']]
+        touched = [c for c in chains if set(c) & set(ends)]
+        for c in touched: c += ends                                  # as official: what is named twice is there twice
+        if not touched: chains.append(ends)
     out, gone = [], {i for c in chains for i in c}
     for c in chains:
         parts = sorted((d for i in c for d in dets if d['anno_id'] == i), key=lambda d: d.get('order') or 0)
@@ -210,24 +205,20 @@ def simple_match(truth: list, pred: list) -> list:  # normalised strings; pairs 
     return [([i], [pairs[i]] if i in pairs else []) for i in range(len(truth))] + [([], rest)] * bool(rest)
 
 # %% ../nbs/27_omnidocbench.ipynb #116d0b77
-class _TooLong(Exception): pass
-
 WORK = 2_000_000_000
 
-class _Windows:
-    "How well one string fits into another, with a bound on the work."
-    def __init__(self): self.work, self.known = 0, {}
+class _Windows(dict):
+    "How well `short` fits into `long`, at [short, long]: the smallest distance to a piece as long, per character."
+    work = 0
 
-    def __call__(self, short, long):
-        "The smallest distance to a piece of `long` as long as `short`, per character; infinite if `short` is longer."
-        n = len(short)
-        if n > len(long): return np.inf
-        if (short, long) not in self.known:
-            self.work += (len(long) - n + 1) * (30 + n * (1 + n // 64))
-            if self.work > WORK: raise _TooLong
-            pieces = (long[i:i + n] for i in range(len(long) - n + 1))
-            self.known[short, long] = extractOne(short, pieces, scorer=Levenshtein.distance)[1] / n
-        return self.known[short, long]
+    def __missing__(self, pair):
+        short, long = pair
+        n, places = len(short), max(len(long) - len(short) + 1, 0)
+        self.work += places * (30 + n * (1 + n // 64))
+        if self.work > WORK: raise TimeoutError
+        pieces = (long[i:i + n] for i in range(places))
+        self[pair] = extractOne(short, pieces, scorer=Levenshtein.distance)[1] / n if places else np.inf
+        return self[pair]
 
 # %% ../nbs/27_omnidocbench.ipynb #f9d7cf93
 def _runs(truth, pred, cost, fits):
@@ -241,7 +232,7 @@ def _runs(truth, pred, cost, fits):
             while (k := run[-1] + 1) in free:
                 longer = f'{text} {pred[k]}'
                 if edit_distance(gt, longer) > edit_distance(gt, text): break
-                if any(fits(pred[r], gt) > .6 for r in run) or not fits(pred[k], gt) < .6: break
+                if any(fits[pred[r], gt] > .6 for r in run) or not fits[pred[k], gt] < .6: break
                 run, text = run + [k], longer
                 if len(text) > len(gt): break
             runs.append((run, edit_distance(gt, text)))
@@ -284,7 +275,7 @@ def quick_match(truth: list, pred: list,         # normalised strings
     pairs, lost = defaultdict(list), [i for i in range(len(truth)) if i not in found]
     for i, c in found.items(): pairs[tuple(c)].append(i)
     for j, p in enumerate(pred):                                     # a lost block may stand inside a longer one
-        hits = [i for i in lost if fits(truth[i], p) < .4]
+        hits = [i for i in lost if fits[truth[i], p] < .4]
         if hits: pairs[(j,)] += [i for i in hits if i not in found]
         found.update((i, [j]) for i in hits if i not in found)
     rest = [j for j in range(len(pred)) if not any(j in c for c in pairs)]
@@ -329,7 +320,7 @@ def score_page(page: dict, markdown: str,       # a page of OmniDocBench.json; w
     def pairs(there, read):
         a, b = [x.norm for x in there], [x.norm for x in read]
         try: found = quick_match(a, b, official) if match == 'quick' else simple_match(a, b)
-        except _TooLong:
+        except TimeoutError:
             notes.append('simple match, because quick match would take too long')
             found = simple_match(a, b)
         return [([there[i] for i in i], [read[j] for j in j]) for i, j in found]
@@ -357,8 +348,7 @@ RELEASES = {981: 'v1.0', 1355: 'v1.5', 1651: 'v1.6'}
 
 def read_dataset(path) -> list:  # OmniDocBench.json, or the folder that holds it; a dict for each page
     "Read and check the truth; raises `UserError` that names the file and the page."
-    path = Path(path)
-    if path.is_dir(): path = path/'OmniDocBench.json'
+    path = Path(path)/'OmniDocBench.json' if Path(path).is_dir() else Path(path)
     if not path.is_file(): raise UserError(f'no file {str(path)!r}; wanted: OmniDocBench.json, or its folder')
     try: pages = json.loads(path.read_text(encoding='utf-8'))
     except (json.JSONDecodeError, UnicodeDecodeError) as e: raise UserError(f'{path} is not JSON: {e}') from None
@@ -372,14 +362,13 @@ def read_dataset(path) -> list:  # OmniDocBench.json, or the folder that holds i
 
 def release(pages: list) -> str:  # as `read_dataset` gives them
     "Which release these pages are, as far as their number tells."
-    n, known = len(pages), ', '.join(f'{v} has {k:,}' for k, v in RELEASES.items())
+    n = len(pages)
     if n in RELEASES: return f'OmniDocBench {RELEASES[n]} ({n:,} pages)'
-    return f'OmniDocBench, release unknown: {n:,} pages ({known})'
+    return f"OmniDocBench, release unknown: {n:,} pages ({', '.join(f'{v} has {k:,}' for k, v in RELEASES.items())})"
 
 def find_prediction(folder: Path, image: str):  # folder of predictions; name of the page's picture; a path, or None
     "The file with what was read on a page, under any of the names that the official script looks for."
-    stem = Path(image).stem
-    short = stem.replace('.pdf', '')
+    stem, short = Path(image).stem, Path(image).stem.replace('.pdf', '')
     names = f'{stem}.md', f'{short}.mmd', f'{short}.md', f'{Path(image).name}.md'
     return next((folder/n for n in names if (folder/n).is_file()), None)
 
@@ -388,8 +377,8 @@ SCORES = ('text', 'formula', 'table', 'order')
 
 def mean_scores(rows: list) -> dict:  # from `score_page`; means over the pages that have something to score
     "The mean of each score; `overall` is the mean of the four distances, if there are four."
-    have = {k: [r[k] for r in rows if k in r] for k in (*SCORES, 'teds', 'order_of_found')}
-    out = {k: sum(v) / len(v) for k, v in have.items() if v}
+    keys = *SCORES, 'teds', 'order_of_found'
+    out = {k: sum(v) / len(v) for k in keys if (v := [r[k] for r in rows if k in r])}
     if all(k in out for k in SCORES): out['overall'] = sum(out[k] for k in SCORES) / 4
     return dict(pages=len(rows)) | out
 
@@ -401,13 +390,10 @@ def score_folder(pages: list,                     # from `read_dataset`
     folder = Path(folder)
     if not folder.is_dir(): raise UserError(f'no folder {str(folder)!r} with predictions')
     if match not in ('quick', 'simple'): raise UserError(f'no match {match!r}; there are: quick, simple')
-    rows, groups, missing, used = {}, defaultdict(list), [], set()
-    for p in tqdm(pages, desc='scoring', unit='page', disable=None):
-        name = Path(p['page_info']['image_path']).name
-        file = find_prediction(folder, name)
-        if file: used.add(file)
-        else: missing.append(name)
-        text = file.read_text(encoding='utf-8', errors='replace') if file else ''
+    names = [Path(p['page_info']['image_path']).name for p in pages]
+    files, rows, groups = {n: find_prediction(folder, n) for n in names}, {}, defaultdict(list)
+    for name, p in tqdm(list(zip(names, pages)), desc='scoring', unit='page', disable=None):
+        text = files[name].read_text(encoding='utf-8', errors='replace') if files[name] else ''
         row = rows[name] = score_page(p, text, match, official)
         groups['all'].append(row)
         for k, v in (p['page_info'].get('page_attribute') or {}).items():
@@ -416,8 +402,9 @@ def score_folder(pages: list,                     # from `read_dataset`
     if RELEASES.get(len(pages)) in ('v1.5', 'v1.6'):
         notes.append("simpler than official: scored by v1.0's rules, while this release's leaderboard matches text and "
                      'formulas together and judges formulas by CDM; not comparable with it')
-    return dict(dataset=release(pages), match=match, official=official, notes=notes, missing=missing,
-                extra=sorted(f.name for f in folder.glob('*.m*d') if f not in used),
+    return dict(dataset=release(pages), match=match, official=official, notes=notes,
+                missing=[n for n in names if not files[n]],
+                extra=sorted(f.name for f in folder.glob('*.m*d') if f not in files.values()),
                 without_text=[n for n, r in rows.items() if 'text' not in r],
                 scores={k: mean_scores(v) for k, v in groups.items()}, pages=rows)
 
@@ -448,15 +435,12 @@ def report(result: dict) -> str:  # from `score_folder`; markdown
     rows = [f"**{result['dataset']}**, {result['match']} match, {how}. Distances: lower is better. TEDS: higher.", '',
             _row('pages', 'n', *cols, 'TEDS'), '|---|' + '--:|' * 7]
     for key, label in ('all', 'all'), ('language: english', 'English'), ('language: simplified_chinese', 'Chinese'):
-        s = scores.get(key)
-        if s: rows.append(_row(label, s['pages'], *(cell(s, k) for k in (*cols, 'teds'))))
+        if s := scores.get(key): rows.append(_row(label, s['pages'], *(cell(s, k) for k in (*cols, 'teds'))))
     for lang, half in ('English', slice(5)), ('Chinese', slice(5, 10)):
         rows += [_row(f'{lang}, paper, {m}', '', *v.split()[half], '') for m, v in PAPER.items()]
     rows += ['', _row('document type', 'n', 'text', *(f'paper, {m}' for m in PAPER)), '|---|' + '--:|' * 8]
-    for key in sorted(k for k in scores if k.startswith('data_source: ')):
-        kind = key.split(': ')[1]
-        theirs = PAPER_TYPES.get(kind, '– ' * 6).split()
-        rows.append(_row(kind, scores[key]['pages'], cell(scores[key], 'text'), *theirs))
+    for kind, s in sorted((k.split(': ')[1], s) for k, s in scores.items() if k.startswith('data_source: ')):
+        rows.append(_row(kind, s['pages'], cell(s, 'text'), *PAPER_TYPES.get(kind, '– ' * 6).split()))
     rows += ['', "Paper: DeepSeek-OCR, Tables 3 and 4 (v1.0, 981 pages; .289 for research reports is probably .0289).",
              *listed('pages without a prediction, counted as empty (officially skipped)', result['missing']),
              *listed('files that belong to no page', result['extra']),
