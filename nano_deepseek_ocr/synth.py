@@ -40,8 +40,8 @@ class Canvas:
 
 # %% ../nbs/14_synth.ipynb #833cea84
 def _is_prose(p):
-    letters = sum(ch.isalpha() or ch in ' ,.' for ch in p)
-    return len(p) > 80 and letters > .93 * len(p) and p[0].isupper() and p.isascii()
+    return (len(p) > 80 and p[0].isupper() and p.isascii()
+            and sum(ch.isalpha() or ch in ' ,.' for ch in p) > .93 * len(p))
 
 def _manuals():
     "The texts that every Python brings: its manual, then the docstrings of its library."
@@ -59,10 +59,9 @@ def english(split: str = 'train') -> tuple:  # 'train' or 'test'; paragraphs
     "Paragraphs of English that every Python carries, one in ten for testing; raises `UserError` for another split."
     if split not in ('train', 'test'): raise UserError(f"no split {split!r}; there are: train, test")
     seen = {}
-    for text in _manuals():
-        for p in text.split('\n\n'):
-            p = ' '.join(p.replace('*', '').replace('"', '').split())
-            if _is_prose(p): seen[p] = int(hashlib.sha256(p.encode()).hexdigest(), 16) % 10 == 0
+    for p in '\n\n'.join(_manuals()).split('\n\n'):
+        p = ' '.join(p.replace('*', '').replace('"', '').split())
+        if _is_prose(p): seen[p] = int(hashlib.sha256(p.encode()).hexdigest(), 16) % 10 == 0
     train = tuple(p for p, test in seen.items() if not test)
     if split == 'train': return train
     known = set().union(*map(_runs, train))
@@ -172,18 +171,17 @@ def receipt(rng, shop: str = None,        # numpy's generator; a name, or name a
     face = str(rng.choice(['mono', 'sans', 'serif']))
     c = Canvas((w, max(512, 46 * n + 320)), str(rng.choice(PAPERS)))
     cents = [int(v) for v in rng.integers(80, 3000, n)]
-    rows = list(zip([str(i) for i in rng.choice(items, n, replace=False)], cents)) + [('TOTAL', sum(cents))]
-    cash = -(-sum(cents) // 1000) * 1000
-    rows += [('CASH', cash), ('CHANGE', cash - sum(cents))]
-    f, y, lines = font(face, size), int(rng.integers(8, 40)), []
-    c.text(16, y, shop, font('bold', size)); y += 48
-    day, month, hour, minute = (int(rng.integers(a, b)) for a, b in ((1, 29), (1, 13), (8, 22), (0, 60)))
-    date = f'{day:02d}/{month:02d}/2026 {hour:02d}:{minute:02d}'
-    c.text(16, y, date, f); y += 52
+    total, cash = sum(cents), -(-sum(cents) // 1000) * 1000
+    rows = list(zip([str(i) for i in rng.choice(items, n, replace=False)], cents))
+    rows += [('TOTAL', total), ('CASH', cash), ('CHANGE', cash - total)]
+    f, y = font(face, size), int(rng.integers(8, 40))
+    date = '{:02d}/{:02d}/2026 {:02d}:{:02d}'.format(*(rng.integers(a, b) for a, b in ((1, 29), (1, 13), (8, 22), (0, 60))))
+    c.text(16, y, shop, font('bold', size)); c.text(16, y + 48, date, f); y += 100
     for name, v in rows:
         c.text(16, y, name, f); c.text(int(w - 16 - f.getlength(_price(v))), y, _price(v), f)
-        lines.append(f'{name} {_price(v)}'); y += 46
-    return c, '<image>\n<|grounding|>OCR this image.', '\n'.join([shop, date] + lines)
+        y += 46
+    answer = '\n'.join([shop, date] + [f'{name} {_price(v)}' for name, v in rows])
+    return c, '<image>\n<|grounding|>OCR this image.', answer
 
 # %% ../nbs/14_synth.ipynb #d248505b
 _TITLES = ['Rain in Oslo', 'Book sales', 'Visitors per day', 'Trains on time', 'Bread baked', 'Steps walked']
@@ -254,8 +252,8 @@ def table(rng, size: int = 512,           # numpy's generator; side in pixels
             n, face = (spans[k], 'bold') if i == 0 else (1, name)
             left = at[j] + px // 2 if i == 0 or kinds[j] == 0 else int(at[j + 1] - px // 2 - _width(text, face, px))
             c.text(left, y + px // 3, text, font(face, px))
-            tag = 'th' if i == 0 else 'td'
-            line += f'<{tag} colspan="{n}">{text}</{tag}>' if n > 1 else f'<{tag}>{text}</{tag}>'
+            tag, span = 'td' if i else 'th', f' colspan="{n}"' if n > 1 else ''
+            line += f'<{tag}{span}>{text}</{tag}>'
             if style == 0: c.draw.rectangle([at[j], y, at[j + n], y + step], outline='black')
             j += n
         if style == 1 or style == 2 and i == 0:
@@ -274,8 +272,7 @@ def plot(rng, split: str = 'train') -> tuple:  # numpy's generator; of the words
     values, first = rng.integers(5, 100, (len(series), n)), rng.integers(10)
     fig = Figure(figsize=(5.12, 5.12 * rng.uniform(.7, 1)), dpi=100, facecolor=str(rng.choice(['white', '#f4f6f7'])))
     canvas, ax = FigureCanvasAgg(fig), fig.add_subplot()
-    title = ' '.join(words[7:9]).capitalize()
-    ax.set_title(title)
+    ax.set_title(title := ' '.join(words[7:9]).capitalize())
     for s, (label, v) in enumerate(zip(series, values)):
         at, color = np.arange(n) + s * .4 - .2 * (len(series) - 1), f'C{(first + s * rng.integers(1, 10)) % 10}'
         if style == 'pie': ax.pie(v, labels=[f'{a}: {b}' for a, b in zip(names, v)])
@@ -398,8 +395,7 @@ _LETTERS = list('abcdefghijkmnopqrstuvwxyzABCDEFGHJKLMNPQRSTUVWXYZ23456789')
 def _between(easy, hard, d): return round(easy + (hard - easy) * min(1., 2 * d))      # the dial's lower half
 
 def _text(rng, d, size, split):
-    ps = english(split)
-    words = ps[rng.integers(len(ps))].split()
+    words = _one(rng, english(split)).split()
     first = int(rng.integers(max(1, len(words) - 8))) if rng.integers(2) else 0
     px, lines = (_between(24, 12, d), _between(24, 19, d)), _between(1, size // 20, d)
     return text_page(rng, words[first:], size, px, lines, _between(0, size // 8, d))
