@@ -73,8 +73,10 @@ def collate(samples: list,            # dicts from `tokenize_sample`
                 tiles=torch.cat(tiles) if tiles else None, grids=[v.grid for v in vs] if tiles else None,
                 segments=fill(numbers, -1) if pack else None)
 
-def to_device(batch: dict, device) -> dict:  # the same batch, tensors moved
-    "Move a batch's tensors."
+# %% ../nbs/17_dataloader.ipynb #7c3e9a12
+def to_device(batch: dict,       # from `collate`
+              device) -> dict:   # such as 'cuda:0'; the same batch, its tensors moved
+    "Move a batch's tensors; from pinned memory the copy runs beside the computation."
     return {k: v.to(device, non_blocking=True) if torch.is_tensor(v) else v for k, v in batch.items()}
 
 # %% ../nbs/17_dataloader.ipynb #2b6d8f43
