@@ -14,8 +14,10 @@ from .model import NanoDeepseekOCR
 from .optim import STAGES, optimizers, parts, rate_factor, set_stage
 
 # %% ../nbs/21_budget.ipynb #5c1d0a0c
-def encoder_flops(cfg: Config, side: int,       # sizes; the page's side in pixels
-                  part: str = 'all') -> float:  # 'all', or 'sam': SAM and compressor; returns FLOP of one page
+def encoder_flops(cfg: Config,
+                  side: int,          # the page's side in pixels
+                  part: str = 'all',  # 'all', or 'sam': SAM and compressor
+                 ) -> float:          # FLOP of one page
     "What DeepEncoder has to compute for a page, without anything that an implementation adds."
     s, c, v, n = cfg.sam, cfg.compressor, cfg.clip, (side // cfg.sam.patch)**2
     padded = (-(-side // cfg.sam.patch) + -(side // cfg.sam.patch) % s.window)**2
@@ -24,28 +26,35 @@ def encoder_flops(cfg: Config, side: int,       # sizes; the page's side in pixe
     for i in range(s.depth):
         sam += n * 2 * s.dim * s.mlp
         sam += block(n, n, side // s.patch) if i in s.global_blocks else block(padded, s.window**2, s.window)
-    comp = n * (s.dim * c.neck + 9 * c.neck**2) + n / 4 * 9 * c.neck * c.mid + n / 16 * 9 * c.mid * c.out
+    comp = n * (s.dim * c.neck + 9 * c.neck**2)
+    comp += n / 4 * 9 * c.neck * c.mid + n / 16 * 9 * c.mid * c.out
     t = n // 16 + 1
     clip = v.depth * (t * (4 * v.dim**2 + 2 * v.dim * v.mlp) + 2 * t * t * v.dim)
     if part == 'sam': return 2 * (sam + comp)
     return 2 * (sam + comp + clip + n / 16 * (v.dim + c.out) * cfg.gpt.n_embd)
 
-def gpt_flops(cfg: Config, rows: int, T: int,  # rows of T tokens
-              targets: int) -> float:          # places with a target; FLOP
-    "What the GPT has to compute: matrices for each token, half a square of scores for each row, the head for targets."
+def gpt_flops(cfg: Config,
+              rows: int, T: int,  # rows of T tokens
+              targets: int,       # positions with a target
+             ) -> float:          # FLOP
+    "Matrices for each token, half a square of scores for each row, the head for targets."
     g = cfg.gpt
     kv = g.n_embd * g.n_kv_head // g.n_head
     layer = T * (2 * g.n_embd**2 + 2 * g.n_embd * kv + 8 * g.n_embd**2) + T * T * g.n_embd
     return 2 * (rows * g.n_layer * layer + targets * g.n_embd * g.padded_vocab)
 
-def step_flops(cfg: Config, batch: dict, stage: int) -> float:  # FLOP of one forward and backward pass
-    "Forward once, backward twice (towards the weights and towards the inputs); a frozen beginning only forward."
+# %% ../nbs/21_budget.ipynb #6c8ea94d
+def step_flops(cfg: Config,
+               batch: dict,  # from `collate`
+               stage: int,   # key of `STAGES`
+              ) -> float:    # FLOP of one forward and backward pass
+    "Forward once, backward twice; a frozen beginning only forward."
     rows, T = batch['input_ids'].shape
     total = 3 * gpt_flops(cfg, rows, T, int((batch['targets'] >= 0).sum()))
     for views in batch['images'], batch['tiles']:
         if views is None: continue
-        rest = encoder_flops(cfg, views.shape[-1], 'sam') if STAGES[stage].frozen else 0.
-        total += len(views) * (3 * encoder_flops(cfg, views.shape[-1]) - 2 * rest)
+        once = encoder_flops(cfg, views.shape[-1], 'sam') if STAGES[stage].frozen else 0.
+        total += len(views) * (3 * encoder_flops(cfg, views.shape[-1]) - 2 * once)
     return total
 
 # TFLOP/s in bf16 (fp16 on T4) by the data sheets, without sparsity
@@ -59,27 +68,32 @@ def peak_flops(device: torch.device):  # FLOP/s, or None for a device that is no
 # %% ../nbs/21_budget.ipynb #5c1d0a12
 def _saved_bytes(layer, *args):
     "What a layer keeps for its backward pass, found by asking autograd; weights left out."
-    own, seen = {id(p) for p in layer.parameters()}, {}
+    own, seen = {p.untyped_storage()._cdata for p in layer.parameters()}, {}
     def keep(t):
-        scores = t.ndim > 2 and t.shape[-1] == t.shape[-2]               # fused attention keeps none
-        if id(t) not in own and t.ndim and not scores: seen[id(t.untyped_storage())] = t.untyped_storage()
+        s, scores = t.untyped_storage(), t.ndim > 2 and t.shape[-1] == t.shape[-2]
+        if s._cdata not in own and t.ndim and not scores: seen[s._cdata] = s   # fused attention keeps none
         return t
     with torch.autograd.graph.saved_tensors_hooks(keep, lambda t: t), torch.enable_grad(): layer(*args)
     return sum(s.nbytes() for s in seen.values())
 
 # %% ../nbs/21_budget.ipynb #5c1d0a13
-def activation_bytes(model, views: dict,  # a model on the meta device; side in pixels -> pages or tiles of that size
-                     rows: int, T: int, stage: int,  # rows of T tokens
-                     bf16: bool, recompute: bool) -> float:  # bytes
+def activation_bytes(model,              # on the meta device
+                     views: dict,        # side in pixels -> pages or tiles of that size
+                     rows: int, T: int,  # rows of T tokens
+                     stage: int,         # key of `STAGES`
+                     bf16: bool,         # products in bf16?
+                     recompute: bool,    # layers computed twice?
+                    ) -> float:          # bytes
     "What one forward pass keeps for the backward pass."
     dt = torch.bfloat16 if bf16 else torch.float
-    enc, new = model.deepencoder, lambda *s: torch.empty(*s, device='meta', dtype=dt, requires_grad=True)
-    g = model.cfg.gpt
-    angle = torch.empty(T, 1, g.n_embd // g.n_head // 2, device='meta', dtype=dt)
+    enc, cfg, g = model.deepencoder, model.cfg, model.cfg.gpt
+    def new(*s): return torch.empty(*s, device='meta', dtype=dt, requires_grad=True)
+    angle = new(T, 1, g.n_embd // g.n_head // 2).detach()
     stacks = [(model.gpt.transformer.h, (new(rows, T, g.n_embd), angle, angle))]
-    for n, count in ((side // model.cfg.sam.patch, count) for side, count in views.items()):
-        stacks.append((enc.vision_model.transformer.layers, (new(count, n * n // 16 + 1, model.cfg.clip.dim),)))
-        if not STAGES[stage].frozen: stacks.append((enc.sam_model.blocks, (new(count, n, n, model.cfg.sam.dim),)))
+    for side, count in views.items():
+        n = side // cfg.sam.patch
+        stacks.append((enc.vision_model.transformer.layers, [new(count, n * n // 16 + 1, cfg.clip.dim)]))
+        if not STAGES[stage].frozen: stacks.append((enc.sam_model.blocks, [new(count, n, n, cfg.sam.dim)]))
     total, largest = 0, 0
     for layers, args in stacks:
         for layer in layers:
@@ -92,15 +106,19 @@ def activation_bytes(model, views: dict,  # a model on the meta device; side in 
 # %% ../nbs/21_budget.ipynb #5c1d0a14
 def _gb(x): return f'{x / 1e9:.2f} GB'
 
-def plan(cfg: Config, tc: TrainConfig, stage: int, world: int = 1,  # ranks
-         init: str = 'scratch', gpt: str = None) -> str:            # as on the command line; several lines
+def plan(cfg: Config, tc: TrainConfig,  # sizes; rates and lengths
+         stage: int,             # key of `STAGES`
+         world: int = 1,         # ranks
+         init: str = 'scratch',  # where the DeepEncoder comes from, as on the command line
+         gpt: str = None,        # where the GPT comes from
+        ) -> str:                # several lines
     "What a run would do, without building it: parameters, a step's size, memory, schedule."
     with torch.device('meta'): model = NanoDeepseekOCR(cfg)
     set_stage(model, stage)
     rows, all_p, live = [], 0, 0
     for k, ps in parts(model).items():
         n, t = sum(p.numel() for p in ps), sum(p.numel() for p in ps if p.requires_grad)
-        what = 'trains' if t == n else f'{t / 1e6:.1f} M train' if t else 'rests'
+        what = 'trains' if t == n else f'{t / 1e6:.1f} M train' if t else 'frozen'
         rows.append(f'  {k:<11}{n / 1e6:9.1f} M   {what}')
         all_p, live = all_p + n, live + t
     bf16 = uses_bf16(tc.dtype, best_device())
@@ -128,6 +146,6 @@ def plan(cfg: Config, tc: TrainConfig, stage: int, world: int = 1,  # ranks
         f'work        {flop / 1e12:.3g} TFLOP a step, for answers of 500 tokens',
         f'memory      weights, gradients and moments {_gb(state / split)}{" a rank" if world > 1 else ""}; '
         f'activations about {_gb(act)} for answers of 500 tokens'
-        + (' (layers computed twice)' if tc.recompute else ''),
+        f'{" (layers computed twice)" * tc.recompute}',
         f'schedule    {tc.optimizer}, {tc.steps} steps, warmup {tc.warmup}; the rates are multiplied by {rates}',
         f'checkpoint  every {tc.every or max(tc.steps // 6, 1)} steps, {_gb(state - 4 * live)} each, {tc.keep} stay'])

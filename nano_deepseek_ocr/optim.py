@@ -14,7 +14,7 @@ from torch.distributed.tensor import DTensor, distribute_tensor
 from .config import TrainConfig, UserError, uses_bf16
 
 # %% ../nbs/20_optim.ipynb #1ea2edcb
-def orthogonalize(g,             # (n,r,c) matrices
+def orthogonalize(g,                 # (n,r,c) matrices
                   rounds: int = 5):  # of the polynomial
     "Push all singular values of each matrix to about 1 by Newton-Schulz (Keller Jordan's Muon)."
     a, b, c = 3.4445, -4.775, 2.0315
@@ -26,19 +26,21 @@ def orthogonalize(g,             # (n,r,c) matrices
     return x.mT if g.shape[-2] > g.shape[-1] else x
 
 # %% ../nbs/20_optim.ipynb #9ce89cbc
-def whole(t):          # a tensor, or one whose parts lie on many ranks
+def whole(t):     # a tensor, or one whose parts lie on many ranks
     return t.full_tensor() if isinstance(t, DTensor) else t
 
-def like(t, p):        # the part of `t` that this rank keeps of `p`
+def like(t, p):   # the part of `t` that this rank keeps of `p`
     t = t.to(p.device)
-    return distribute_tensor(t, p.device_mesh, p.placements, src_data_rank=None) if isinstance(p, DTensor) else t
+    if not isinstance(p, DTensor): return t
+    return distribute_tensor(t, p.device_mesh, p.placements, src_data_rank=None)
 
 class Muon(torch.optim.Optimizer):
     "Orthogonalized momentum, as `torch.optim.Muon` with its original scaling; in bf16 on GPUs, else as the gradients."
-    def __init__(self, params,            # matrices; a convolution counts as one of (out, in x height x width)
-                 lr: float = .02,         # length of a step
-                 momentum: float = .95,   # Nesterov momentum
-                 bf16: bool = False,      # orthogonalize in bf16 on a CPU too?
+    def __init__(self,
+                 params,            # matrices; a convolution counts as one of (out, in x height x width)
+                 lr: float = .02,   # length of a step
+                 momentum: float = .95,      # Nesterov momentum
+                 bf16: bool = False,         # orthogonalize in bf16 on a CPU too?
                  weight_decay: float = 0.):  # share of the weights, times `lr`, that each step takes away
         super().__init__(params, dict(lr=lr, momentum=momentum, weight_decay=weight_decay))
         self.bf16 = bf16
@@ -47,17 +49,20 @@ class Muon(torch.optim.Optimizer):
     def step(self):
         "Take one step."
         for group in self.param_groups:
-            shapes = {}
+            lr, beta, shapes = group['lr'], group['momentum'], {}
             for p in group['params']:
-                if p.grad is not None: shapes.setdefault((len(p), math.prod(p.shape[1:])), []).append(p)
+                if p.grad is None: continue
+                shapes.setdefault((len(p), math.prod(p.shape[1:])), []).append(p)
+                state = self.state[p]
+                if 'momentum' not in state: state['momentum'] = torch.zeros_like(p)
+                state['momentum'].lerp_(p.grad, 1 - beta)
             for (r, c), ps in shapes.items():
-                for p in ps:
-                    if 'momentum' not in self.state[p]: self.state[p]['momentum'] = torch.zeros_like(p)
-                    self.state[p]['momentum'].lerp_(p.grad, 1 - group['momentum'])
-                g = torch.stack([whole(p.grad.lerp(self.state[p]['momentum'], group['momentum'])).reshape(r, c) for p in ps])
+                ahead = [p.grad.lerp(self.state[p]['momentum'], beta) for p in ps]
+                g = torch.stack([whole(a).reshape(r, c) for a in ahead])
                 u = orthogonalize(g.bfloat16() if g.is_cuda or self.bf16 else g).to(g.dtype)
                 for p, u in zip(ps, u):
-                    p.mul_(1 - group['lr'] * group['weight_decay']).add_(like(u.view(p.shape), p), alpha=-group['lr'] * max(1, r / c) ** .5)
+                    p.mul_(1 - lr * group['weight_decay'])
+                    p.add_(like(u.view(p.shape), p), alpha=-lr * max(1, r / c) ** .5)
 
 # %% ../nbs/20_optim.ipynb #983e1378
 _NEW = ('sam_model.net_2', 'sam_model.net_3', 'projector', 'image_newline', 'view_seperator')
@@ -70,23 +75,25 @@ def _rate(name, tc):
     if any(f'deepencoder.{k}' in name for k in _NEW): return tc.lr_new
     return tc.lr * (tc.encoder_factor if name.startswith('deepencoder.') else 1.)
 
-def optimizers(model,                 # its trainable parameters are taken
-               tc: TrainConfig) -> list:  # optimizer and rates; one or two optimizers
-    "Muon on matrices and AdamW on the rest, or AdamW alone, with decay on matrices; groups remember their `base_lr`."
-    is_matrix = lambda n, p: p.ndim == 2 and not any(t in n for t in _NOT_MATRICES)
+def optimizers(model,            # its trainable parameters are taken
+               tc: TrainConfig,  # optimizer and rates
+              ) -> list:         # one or two optimizers; their groups remember their `base_lr`
+    "Muon on matrices and AdamW on the rest, or AdamW alone, with decay on matrices."
     muon, adamw = {}, {}
     for n, p in model.named_parameters():
         if not p.requires_grad: continue
-        if tc.optimizer == 'muon' and is_matrix(n, p):
+        is_matrix = p.ndim == 2 and not any(t in n for t in _NOT_MATRICES)
+        if tc.optimizer == 'muon' and is_matrix:
             slow = 'sam_model' in n or 'vision_model' in n
             muon.setdefault(tc.lr_muon * (tc.encoder_factor if slow else 1.), []).append(p)
         else:
-            decay = tc.weight_decay if tc.optimizer == 'adamw' and is_matrix(n, p) else 0.
+            decay = tc.weight_decay if tc.optimizer == 'adamw' and is_matrix else 0.
             adamw.setdefault((_rate(n, tc), decay), []).append(p)
     groups = [dict(params=ps, lr=lr, base_lr=lr, weight_decay=wd) for (lr, wd), ps in adamw.items()]
-    out = [torch.optim.AdamW(groups, betas=(.9, .95), fused=groups[0]['params'][0].is_cuda)]
-    half = uses_bf16(tc.dtype, groups[0]['params'][0].device)
-    if muon: out.append(Muon([dict(params=ps, lr=lr, base_lr=lr) for lr, ps in muon.items()], bf16=half))
+    device = groups[0]['params'][0].device
+    out = [torch.optim.AdamW(groups, betas=(.9, .95), fused=device.type == 'cuda')]
+    groups = [dict(params=ps, lr=lr, base_lr=lr) for lr, ps in muon.items()]
+    if groups: out.append(Muon(groups, bf16=uses_bf16(tc.dtype, device)))
     return out
 
 # %% ../nbs/20_optim.ipynb #ef07ea5e
@@ -94,15 +101,16 @@ def optimizers(model,                 # its trainable parameters are taken
 class Stage:
     "What one stage of training does."
     about: str                 # in a few words
-    frozen: tuple = ()         # beginnings of the names of parameters that rest
+    frozen: tuple = ()         # beginnings of the names of parameters that do not train
     text: float = 0.           # share of samples without a page
     decay: str = 'cosine'      # how the rates fall: 'cosine', or 'steps': a tenth every 2000 steps
     init: str = 'scratch'      # where the DeepEncoder comes from if `--init` does not say
     config: str = 'train'      # field of `Config` with its rates and lengths
 
 STAGES = {1: Stage('everything trains'),
-          2: Stage('SAM and compressor rest', ('deepencoder.sam_model',), .1, 'steps', 'runs/stage1', 'train2')}
-_NEVER = ('deepencoder.vision_model.embeddings.patch_embedding',)     # CLIP's own patches are not used at all
+          2: Stage('SAM and compressor frozen', ('deepencoder.sam_model',), .1, 'steps',
+                   'runs/stage1', 'train2')}
+_UNUSED = ('deepencoder.vision_model.embeddings.patch_embedding',)     # CLIP's own patches
 
 def get_stage(stage: int) -> Stage:  # the entry of `STAGES`
     "A stage by its number; raises `UserError` with those that exist."
@@ -112,21 +120,26 @@ def get_stage(stage: int) -> Stage:  # the entry of `STAGES`
     return STAGES[stage]
 
 def set_stage(model, stage: int):  # 1 or 2
-    "Freeze and unfreeze the parameters for a stage; raises `UserError` for a stage that does not exist."
-    rest = _NEVER + get_stage(stage).frozen
-    for n, p in model.named_parameters(): p.requires_grad_(not n.startswith(rest))
+    "Freeze and unfreeze the parameters for a stage; raises `UserError` for one that does not exist."
+    frozen = _UNUSED + get_stage(stage).frozen
+    for n, p in model.named_parameters(): p.requires_grad_(not n.startswith(frozen))
 
 def parts(model) -> dict:  # name -> its parameters
-    "The parameters of each part, as the health meters and the plan count them."
-    of = lambda n: ('compressor' if any(k in n for k in ('.neck', '.net_')) else 'sam') if 'sam_model' in n else \
-                   'clip' if 'vision_model' in n else 'gpt' if n.startswith('gpt.') else 'projector'
+    "The parameters of each part, as the meters and the plan count them."
     out = dict(sam=[], compressor=[], clip=[], projector=[], gpt=[])
-    for n, p in model.named_parameters(): out[of(n)].append(p)
+    for n, p in model.named_parameters():
+        key = 'gpt' if n.startswith('gpt.') else 'clip' if 'vision_model' in n else 'projector'
+        if 'sam_model' in n: key = 'compressor' if '.neck' in n or '.net_' in n else 'sam'
+        out[key].append(p)
     return out
 
 # %% ../nbs/20_optim.ipynb #cf5fd0ba
-def rate_factor(step: int, steps: int, warmup: int, stage: int) -> float:  # steps done before; in (0,1]
-    "What the learning rates are multiplied by at a step: warmup, then a cosine, or a tenth every 2000 steps (stage 2)."
+def rate_factor(step: int,    # steps done before
+                steps: int,   # of the whole run
+                warmup: int,  # steps over which the rates rise
+                stage: int,   # key of `STAGES`
+               ) -> float:    # in (0,1]
+    "What the learning rates are multiplied by: warmup, then a cosine, or a tenth every 2000 steps."
     up = min(1., (step + 1) / max(warmup, 1))
     if STAGES[stage].decay == 'steps': return up * .1 ** (step // 2000)
     return up * (.02 + .98 * .5 * (1 + math.cos(math.pi * step / steps)))

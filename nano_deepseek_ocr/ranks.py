@@ -7,26 +7,20 @@ __all__ = ['ranks', 'summed', 'join_ranks', 'leave_ranks', 'is_lost', 'Step', 's
            'largest_gap']
 
 # %% ../nbs/22_ranks.ipynb #5d150005
-from contextlib import contextmanager
-from contextlib import nullcontext
-from torch import nn
-from torch.distributed.fsdp import FSDPModule
-import gc
-import inspect
-import os
-import time
-import torch
-import torch.distributed as dist
-import json, subprocess, sys
+import gc, inspect, json, os, subprocess, sys, time
+from contextlib import contextmanager, nullcontext
 from pathlib import Path
-from torch.distributed.fsdp import MixedPrecisionPolicy, fully_shard
+import torch, torch.distributed as dist
+from torch import nn
+from torch.distributed.fsdp import FSDPModule, MixedPrecisionPolicy, fully_shard
 from .config import TrainConfig, UserError, best_device
 from .meters import token_losses
 
 # %% ../nbs/22_ranks.ipynb #5c1d0a09
 def ranks() -> tuple:  # number of this process, and how many there are
     "(0, 1) unless torchrun started several processes that have joined."
-    return (dist.get_rank(), dist.get_world_size()) if dist.is_available() and dist.is_initialized() else (0, 1)
+    if not (dist.is_available() and dist.is_initialized()): return 0, 1
+    return dist.get_rank(), dist.get_world_size()
 
 def summed(*values) -> list:  # numbers of this rank; their sums over all ranks
     "Add numbers up over the ranks; everyone waits for everyone."
@@ -51,12 +45,14 @@ def leave_ranks():
 
 def is_lost(e: Exception) -> bool:
     "Whether an error means that another rank is gone."
-    return isinstance(e, dist.DistError) or any(w in str(e).lower() for w in ('gloo', 'nccl', 'connection', 'peer'))
+    words = 'gloo', 'nccl', 'connection', 'peer'
+    return isinstance(e, dist.DistError) or any(w in str(e).lower() for w in words)
 
 # %% ../nbs/22_ranks.ipynb #5c1d0a0a
 class Step(nn.Module):
     "The summed loss of a batch; every trainable parameter contributes, if only zero, whatever the batch holds."
-    def __init__(self, model,          # a `NanoDeepseekOCR`
+    def __init__(self,
+                 model,                 # a `NanoDeepseekOCR`
                  tiled: bool = False):  # do pages have tiles in this mode?
         super().__init__()
         self.model, self.tiled = model, tiled
@@ -64,17 +60,20 @@ class Step(nn.Module):
     def forward(self, batch: dict):  # from `collate`, on the model's device
         "The sum of the losses of all targets."
         blanks = (batch['images'] is None) + (self.tiled and batch['tiles'] is None)
-        enc, page = self.model.deepencoder, batch['targets'].new_zeros(1, 3, 64, 64, dtype=torch.float)
+        enc = self.model.deepencoder
+        page = batch['targets'].new_zeros(1, 3, 64, 64, dtype=torch.float)
         unread = sum(enc.encode(page).sum() for _ in range(blanks))
         if batch['images'] is None: unread = unread + enc.image_newline.sum() + enc.view_seperator.sum()
         return token_losses(self.model, batch).sum() + 0 * unread
 
-def spread(step: Step,         # where the forward pass happens
-           tc: TrainConfig):   # `shard`, `compile`, `recompute`, `dtype`; returns what to call instead of `step`
+def spread(step: Step,       # where the forward pass happens
+           tc: TrainConfig,  # `shard`, `compile`, `recompute`, `dtype`
+          ):                 # what to call instead of `step`
     "Prepare the model for its ranks: compiled, sharded or copied, as asked."
-    m, device = step.model, best_device()
-    for part in m.gpt, m.deepencoder.sam_model, m.deepencoder.vision_model: part.recompute = tc.recompute
-    layers = [*m.deepencoder.sam_model.blocks, *m.deepencoder.vision_model.transformer.layers, *m.gpt.transformer.h]
+    gpt, enc, device = step.model.gpt, step.model.deepencoder, best_device()
+    sam, clip = enc.sam_model, enc.vision_model
+    for part in gpt, sam, clip: part.recompute = tc.recompute
+    layers = [*sam.blocks, *clip.transformer.layers, *gpt.transformer.h]
     if tc.compile:
         for layer in layers: layer.compile()
     if tc.shard:
@@ -84,17 +83,20 @@ def spread(step: Step,         # where the forward pass happens
     else: step.to(device)
     if tc.shard or ranks()[1] == 1: return step
     copies = nn.parallel.DistributedDataParallel
-    new = 'forward_sync_buffers' in inspect.signature(copies).parameters                     # torch 2.13
-    return copies(step, device_ids=[device.index] if device.type == 'cuda' else None, gradient_as_bucket_view=True,
+    new = 'forward_sync_buffers' in inspect.signature(copies).parameters      # torch 2.13
+    return copies(step, device_ids=[device.index] if device.type == 'cuda' else None,
+                  gradient_as_bucket_view=True,
                   **{'forward_sync_buffers' if new else 'broadcast_buffers': False})
 
 @contextmanager
-def together(net, last):  # wait with adding gradients up over the ranks until the last part of a batch
+def together(net, last):
+    "Add gradients up over the ranks only with the last part of a batch."
     if isinstance(net, FSDPModule): net.set_requires_gradient_sync(last)
     with nullcontext() if last or not hasattr(net, 'no_sync') else net.no_sync(): yield
 
 @contextmanager
-def in_one_piece(net):    # outside of `net`'s own forward the outer weights must be fetched by hand
+def in_one_piece(net):
+    "Fetch by hand the weights that only `net`'s own forward would fetch."
     if isinstance(net, FSDPModule): net.unshard()
     yield
     if isinstance(net, FSDPModule): net.reshard()
@@ -104,13 +106,18 @@ def launch(ranks: int,           # processes on this machine; one for each graph
            *args,                # of the command
            module: str = 'nano_deepseek_ocr.train',  # what to run
            cwd=None,             # folder to run in
-           timeout: int = 600) -> subprocess.CompletedProcess:  # seconds; what came out, as text
+           timeout: int = 600,   # seconds
+          ) -> subprocess.CompletedProcess:  # what came out, as text
     "Run a command of this package on several ranks."
-    command = [sys.executable, '-m', 'torch.distributed.run', '--standalone', '--nproc_per_node', str(ranks), '-m', module]
-    return subprocess.run([*command, *map(str, args)], cwd=cwd, capture_output=True, text=True, timeout=timeout)
+    start = f'-m torch.distributed.run --standalone --nproc_per_node {ranks} -m {module}'.split()
+    return subprocess.run([sys.executable, *start, *map(str, args)], cwd=cwd, timeout=timeout,
+                          capture_output=True, text=True)
 
-def largest_gap(a, b, key: str = 'loss') -> float:  # folders of two runs
-    "The largest difference between two runs' metrics, step by step; raises `UserError` if they have other steps."
-    runs = [{m['step']: m[key] for m in map(json.loads, (Path(r)/'metrics.jsonl').read_text().splitlines())} for r in (a, b)]
+def largest_gap(a, b,              # folders of two runs
+                key: str = 'loss',  # of a line of metrics
+               ) -> float:          # the largest difference, over all steps
+    "How far two runs' metrics are apart; raises `UserError` if they have other steps."
+    lines = [map(json.loads, (Path(r)/'metrics.jsonl').read_text().splitlines()) for r in (a, b)]
+    runs = [{m['step']: m[key] for m in ls} for ls in lines]
     if runs[0].keys() != runs[1].keys(): raise UserError(f'{a} has {len(runs[0])} steps and {b} {len(runs[1])}')
     return max(abs(runs[0][s] - runs[1][s]) for s in runs[0])

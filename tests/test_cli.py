@@ -98,7 +98,7 @@ def test_stage2_starts_from_stage1(stage1):
 
 
 def test_a_stopped_run_goes_on(tmp_path):
-    args = ['--steps', '8', '--batch', '2', '--every', '5', '--track', 'tensorboard']
+    args = ['--steps', '8', '--batch', '2', '--every', '5', '--pack', '--track', 'tensorboard']
     command = [sys.executable, '-m', 'nano_deepseek_ocr.train', *args]
     if not importlib.util.find_spec('tensorboard'):
         check_refusal(run(tmp_path, 'nano_deepseek_ocr.train', *args), ['nano_deepseek_ocr[tensorboard]'])
@@ -113,9 +113,10 @@ def test_a_stopped_run_goes_on(tmp_path):
     done = len(metrics.read_text().splitlines())
     assert done < 8 and [d.name for d in metrics.parent.glob('step_*')] == [f'step_{done:06d}']
     check_refusal(run(tmp_path, 'nano_deepseek_ocr.train', '--preset', 'd20', '--resume'), ['--preset nano', 'd20', '--name'])
-    r = run(tmp_path, 'nano_deepseek_ocr.train', '--resume', '--keep', 1)
+    r = run(tmp_path, 'nano_deepseek_ocr.train', '--resume', '--keep', 1, '--no-pack')
     assert r.returncode == 0, r.stderr[-2000:]
-    assert 'changed since then: --keep 3 -> 1' in r.stdout and f'going on from runs/stage1/step_{done:06d}' in r.stdout
+    assert 'changed since then: --keep 3 -> 1, --pack True -> False' in r.stdout, r.stdout
+    assert f'going on from runs/stage1/step_{done:06d}' in r.stdout
     assert [json.loads(line)['step'] for line in metrics.read_text().splitlines()] == [1, 2, 3, 4, 5, 6, 7, 8]
     assert [d.name for d in metrics.parent.glob('step_*')] == ['step_000008']
     assert '--track' not in args or list(metrics.parent.glob('events.*'))
