@@ -25,7 +25,8 @@ def encoder_flops(cfg: Config,
     sam = n * s.dim * 3 * s.patch**2
     for i in range(s.depth):
         sam += n * 2 * s.dim * s.mlp
-        sam += block(n, n, side // s.patch) if i in s.global_blocks else block(padded, s.window**2, s.window)
+        windows = padded, s.window**2, s.window
+        sam += block(*(n, n, side // s.patch) if i in s.global_blocks else windows)
     comp = n * (s.dim * c.neck + 9 * c.neck**2)
     comp += n / 4 * 9 * c.neck * c.mid + n / 16 * 9 * c.mid * c.out
     t = n // 16 + 1
@@ -70,10 +71,12 @@ def _saved_bytes(layer, *args):
     "What a layer keeps for its backward pass, found by asking autograd; weights left out."
     own, seen = {p.untyped_storage()._cdata for p in layer.parameters()}, {}
     def keep(t):
-        s, scores = t.untyped_storage(), t.ndim > 2 and t.shape[-1] == t.shape[-2]
-        if s._cdata not in own and t.ndim and not scores: seen[s._cdata] = s   # fused attention keeps none
+        s = t.untyped_storage()
+        scores = t.ndim > 2 and t.shape[-1] == t.shape[-2]       # fused attention keeps none
+        if s._cdata not in own and t.ndim and not scores: seen[s._cdata] = s
         return t
-    with torch.autograd.graph.saved_tensors_hooks(keep, lambda t: t), torch.enable_grad(): layer(*args)
+    hooks = torch.autograd.graph.saved_tensors_hooks(keep, lambda t: t)
+    with hooks, torch.enable_grad(): layer(*args)
     return sum(s.nbytes() for s in seen.values())
 
 # %% ../nbs/21_budget.ipynb #5c1d0a13
@@ -92,8 +95,9 @@ def activation_bytes(model,              # on the meta device
     stacks = [(model.gpt.transformer.h, (new(rows, T, g.n_embd), angle, angle))]
     for side, count in views.items():
         n = side // cfg.sam.patch
-        stacks.append((enc.vision_model.transformer.layers, [new(count, n * n // 16 + 1, cfg.clip.dim)]))
-        if not STAGES[stage].frozen: stacks.append((enc.sam_model.blocks, [new(count, n, n, cfg.sam.dim)]))
+        tokens, patches = new(count, n * n // 16 + 1, cfg.clip.dim), new(count, n, n, cfg.sam.dim)
+        stacks.append((enc.vision_model.transformer.layers, [tokens]))
+        if not STAGES[stage].frozen: stacks.append((enc.sam_model.blocks, [patches]))
     total, largest = 0, 0
     for layers, args in stacks:
         for layer in layers:
@@ -125,15 +129,17 @@ def plan(cfg: Config, tc: TrainConfig,  # sizes; rates and lengths
     muon = sum(p.numel() for o in optimizers(model, tc)[1:] for g in o.param_groups for p in g['params'])
     state, split = 4 * all_p + 4 * live + 8 * live - 4 * muon, world if tc.shard else 1
     mode, micro, page = get_mode(tc.mode), tc.batch // world // tc.accumulate, (1000, 1400)
-    places, tiles = n_positions(tc.mode, page), math.prod(find_grid(page, mode.tile)) if mode.tile else 1
+    places = n_positions(tc.mode, page)
+    tiles = math.prod(find_grid(page, mode.tile)) if mode.tile else 1
     views = {mode.size: 1} | ({mode.tile: tiles} if tiles > 1 else {})
     seq = min(tc.seq_len, places + 500)
-    act = activation_bytes(model, {k: n * micro for k, n in views.items()}, micro, seq, stage, bf16, tc.recompute)
+    shown = {k: n * micro for k, n in views.items()}
+    act = activation_bytes(model, shown, micro, seq, stage, bf16, tc.recompute)
     rates = ', '.join(f'{rate_factor(s - 1, tc.steps, tc.warmup, stage):.3g} at step {s}'
                       for s in sorted({1, min(tc.warmup, tc.steps), tc.steps // 2 or 1, tc.steps}))
-    rest = 2 * sum(n * encoder_flops(cfg, k, 'sam') for k, n in views.items()) if STAGES[stage].frozen else 0
+    sam = sum(n * encoder_flops(cfg, k, 'sam') for k, n in views.items() if STAGES[stage].frozen)
     encoder = sum(n * encoder_flops(cfg, k) for k, n in views.items())
-    flop = tc.batch * (3 * (encoder + gpt_flops(cfg, 1, seq, seq - places)) - rest)
+    flop = tc.batch * (3 * (encoder + gpt_flops(cfg, 1, seq, seq - places)) - 2 * sam)
     s = lambda n: 's' * (n > 1)
     return '\n'.join([
         f'stage {stage} of {cfg.name}: {STAGES[stage].about}; DeepEncoder from {init}, GPT '

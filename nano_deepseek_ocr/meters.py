@@ -84,11 +84,12 @@ def sample_table(model, tok,
         real = b['targets'] >= 0
         losses = token_losses(model, b).sum(1) / real.sum(1)
         prompts = [ids[:int(r.nonzero()[0]) + 1].tolist() for ids, r in zip(b['input_ids'], real)]
-        how = Decoding(int(real.sum(1).max()) + 8, window=0, loop=0)   # no guard: it would hide loops
+        how = Decoding(int(real.sum(1).max()) + 8, window=0, loop=0)   # a guard would hide loops
         answers = model.generate(prompts, b['images'], b['tiles'], b['grids'], how)
         for s, loss, t in zip(part, losses.tolist(), map(str, answers)):
             d = Levenshtein.normalized_distance(t, s['answer'])
-            rows.append(dict(id=s['id'], loss=loss, edit_distance=d, expected=s['answer'], generated=t))
+            rows.append(dict(id=s['id'], loss=loss, edit_distance=d,
+                             expected=s['answer'], generated=t))
     return rows
 
 def _short(s, n=34): return repr(s if len(s) <= n else s[:n - 1] + '…')[1:-1]

@@ -35,13 +35,13 @@ def like(t, p):   # the part of `t` that this rank keeps of `p`
     return distribute_tensor(t, p.device_mesh, p.placements, src_data_rank=None)
 
 class Muon(torch.optim.Optimizer):
-    "Orthogonalized momentum, as `torch.optim.Muon` with its original scaling; in bf16 on GPUs, else as the gradients."
+    "Orthogonalized momentum, as `torch.optim.Muon` with its original scaling."
     def __init__(self,
-                 params,            # matrices; a convolution counts as one of (out, in x height x width)
+                 params,            # matrices; a convolution is one of (out, in x height x width)
                  lr: float = .02,   # length of a step
                  momentum: float = .95,      # Nesterov momentum
                  bf16: bool = False,         # orthogonalize in bf16 on a CPU too?
-                 weight_decay: float = 0.):  # share of the weights, times `lr`, that each step takes away
+                 weight_decay: float = 0.):  # share of the weights, times `lr`, lost in each step
         super().__init__(params, dict(lr=lr, momentum=momentum, weight_decay=weight_decay))
         self.bf16 = bf16
 

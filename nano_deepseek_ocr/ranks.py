@@ -50,7 +50,7 @@ def is_lost(e: Exception) -> bool:
 
 # %% ../nbs/22_ranks.ipynb #5c1d0a0a
 class Step(nn.Module):
-    "The summed loss of a batch; every trainable parameter contributes, if only zero, whatever the batch holds."
+    "The summed loss of a batch; every trainable parameter contributes, if only zero."
     def __init__(self,
                  model,                 # a `NanoDeepseekOCR`
                  tiled: bool = False):  # do pages have tiles in this mode?
@@ -63,7 +63,8 @@ class Step(nn.Module):
         enc = self.model.deepencoder
         page = batch['targets'].new_zeros(1, 3, 64, 64, dtype=torch.float)
         unread = sum(enc.encode(page).sum() for _ in range(blanks))
-        if batch['images'] is None: unread = unread + enc.image_newline.sum() + enc.view_seperator.sum()
+        if batch['images'] is None:
+            unread = unread + enc.image_newline.sum() + enc.view_seperator.sum()
         return token_losses(self.model, batch).sum() + 0 * unread
 
 def spread(step: Step,       # where the forward pass happens
@@ -102,7 +103,7 @@ def in_one_piece(net):
     if isinstance(net, FSDPModule): net.reshard()
 
 # %% ../nbs/22_ranks.ipynb #5d150013
-def launch(ranks: int,           # processes on this machine; one for each graphics card, or any number on the CPU
+def launch(ranks: int,           # processes here: one for each graphics card; any number on the CPU
            *args,                # of the command
            module: str = 'nano_deepseek_ocr.train',  # what to run
            cwd=None,             # folder to run in
@@ -119,5 +120,6 @@ def largest_gap(a, b,              # folders of two runs
     "How far two runs' metrics are apart; raises `UserError` if they have other steps."
     lines = [map(json.loads, (Path(r)/'metrics.jsonl').read_text().splitlines()) for r in (a, b)]
     runs = [{m['step']: m[key] for m in ls} for ls in lines]
-    if runs[0].keys() != runs[1].keys(): raise UserError(f'{a} has {len(runs[0])} steps and {b} {len(runs[1])}')
+    if runs[0].keys() != runs[1].keys():
+        raise UserError(f'{a} has {len(runs[0])} steps and {b} {len(runs[1])}')
     return max(abs(runs[0][s] - runs[1][s]) for s in runs[0])

@@ -16,14 +16,15 @@ from safetensors.torch import save_file
 from torch.distributed import checkpoint as dcp
 from torch.distributed.tensor import DTensor
 from .config import UserError, config_to_dict
-from .pretrained import load_clip, load_deepseek_ocr, load_nanochat, load_sam, open_weights
+from .pretrained import (load_clip, load_deepseek_ocr, load_nanochat, load_sam,
+                                          open_weights)
 from .model import NanoDeepseekOCR
 from .optim import like
 from .ranks import ranks, summed
 
 # %% ../nbs/23_runs.ipynb #0ce0d87d
 def moments(model, opts: list) -> dict:  # 'parameter.key' -> tensor
-    "What the optimizers remember, under the parameters' names; counts get a dimension, or merging would lose them."
+    "What the optimizers remember, by parameter; counts get a dimension, or merging would lose them."
     names = {p: n for n, p in model.named_parameters()}
     all_of = ((names[p], k, v) for o in opts for p, s in o.state.items() for k, v in s.items())
     return {f'{n}.{k}': v if v.ndim else v.reshape(1) for n, k, v in all_of}
@@ -36,15 +37,19 @@ def load_moments(model, opts: list, path: Path):  # a file that holds `moments`
         for o, p in ((o, p) for o in opts for g in o.param_groups for p in g['params']):
             for key in at.get(names[p], []):
                 t, k = f.get_tensor(key), key.rpartition('.')[2]
-                o.state[p][k] = like(t, p) if k != 'step' else t[0].to(p.device) if o.defaults.get('fused') else t[0]
+                if k == 'step': t = t[0].to(p.device if o.defaults.get('fused') else 'cpu')
+                else: t = like(t, p)
+                o.state[p][k] = t
 
 def _write(tensors, path):
     "One safetensors file; parts that lie on many ranks are written by all of them, then merged."
     if any(isinstance(t, DTensor) for t in tensors.values()):
         parts = path.with_suffix('')
-        writer = dcp.HuggingFaceStorageWriter(str(parts), save_distributed=True, enable_consolidation=True)
-        dcp.save(tensors, storage_writer=writer)
-        if ranks()[0] == 0: os.replace(next(parts.glob('*.safetensors')), path); shutil.rmtree(parts)
+        how = dict(save_distributed=True, enable_consolidation=True)
+        dcp.save(tensors, storage_writer=dcp.HuggingFaceStorageWriter(str(parts), **how))
+        if ranks()[0] == 0:
+            os.replace(next(parts.glob('*.safetensors')), path)
+            shutil.rmtree(parts)
     elif ranks()[0] == 0: save_file({k: t.contiguous() for k, t in tensors.items()}, path)
 
 def _to_disk(path):  # returns only when a power cut could not undo it
@@ -52,11 +57,15 @@ def _to_disk(path):  # returns only when a power cut could not undo it
     os.fsync(fd); os.close(fd)
 
 # %% ../nbs/23_runs.ipynb #5c1d0a02
-def save_encoder(checkpoint: Path, path: Path):  # a folder from `find_checkpoint`; the file to write
+def _named(path, prefix):
+    "The tensors of a file whose names begin so, without that beginning."
+    with open_weights(path) as f:
+        return {k.removeprefix(prefix): f.get_tensor(k) for k in f.keys() if k.startswith(prefix)}
+
+def save_encoder(checkpoint: Path,  # a folder from `find_checkpoint`
+                 path: Path):       # the file to write
     "Write the DeepEncoder of a checkpoint alone, for stage 2 or for another language model."
-    with safe_open(checkpoint/'model.safetensors', 'pt') as f:
-        tensors = {k.removeprefix('deepencoder.'): f.get_tensor(k) for k in f.keys() if k.startswith('deepencoder.')}
-    tmp = path.with_name('.' + path.name)
+    tensors, tmp = _named(checkpoint/'model.safetensors', 'deepencoder.'), path.with_name('.' + path.name)
     save_file(tensors, tmp); _to_disk(tmp); os.replace(tmp, path)
 
 def _finish(tmp, final, files, keep):
@@ -91,8 +100,8 @@ def save_checkpoint(model,
         if ranks()[0] == 0:
             if encoder: save_encoder(tmp, run/'deepencoder.safetensors')
             if model.tok: model.tok.save(tmp)
-            files = {'config.json': config_to_dict(model.cfg), 'state.json': dict(state or {}, step=step)}
-            _finish(tmp, final, files, keep)
+            state = dict(state or {}, step=step)
+            _finish(tmp, final, {'config.json': config_to_dict(model.cfg), 'state.json': state}, keep)
     except (OSError, SafetensorError, dcp.CheckpointException) as e: wrong = e
     if summed(wrong is not None)[0]:
         if ranks()[0] == 0: shutil.rmtree(tmp, ignore_errors=True)
@@ -121,7 +130,8 @@ def find_checkpoint(run,                       # a run's folder
         how = 'python -m nano_deepseek_ocr.train --stage 1'
         raise UserError(f'no checkpoint in {str(run)!r}; train one with: {how}')
     if step is not None and step not in steps:
-        raise UserError(f'{run} has no checkpoint of step {step}; there are: {", ".join(map(str, steps))}')
+        known = ', '.join(map(str, steps))
+        raise UserError(f'{run} has no checkpoint of step {step}; there are: {known}')
     return run/f'step_{steps[-1] if step is None else step:06d}'
 
 def read_metrics(run) -> list:  # one dict a line
@@ -146,38 +156,43 @@ def plot_run(run):  # a folder in `runs/`
     kind = 'centred' if any('raw_cos_projector' in m for m in seen) else 'raw'
     gains = dict(vision_gain_first='first tokens', vision_gain='all tokens')
     cosines = {f'cos_{p}': p for p in ('sam', 'compressor', 'clip', 'projector')}
-    panels = [('loss', dict(loss=''), log), ('vision gain (nats)', gains, seen), (f'{kind} cosine', cosines, seen)]
+    panels = [('loss', dict(loss=''), log), ('vision gain (nats)', gains, seen)]
+    panels.append((f'{kind} cosine', cosines, seen))
     fig, axs = plt.subplots(1, 3, figsize=(6, 2), dpi=100)
     for ax, (title, keys, lines) in zip(axs, panels):
         for k, label in keys.items(): ax.plot(*zip(*[(m['step'], m[k]) for m in lines]), label=label)
         ax.set_title(title, fontsize=8); ax.set_xlabel('step', fontsize=7); ax.tick_params(labelsize=7)
         if lines is seen: ax.legend(fontsize=6)
-    axs[0].set_yscale('log'); fig.tight_layout()
+    axs[0].set_yscale('log'); fig.tight_layout(); plt.close(fig)
     return fig
 
 # %% ../nbs/23_runs.ipynb #3f48cfeb
-def fill(module, path, prefix):  # fill a part of the model out of a whole model's file, or out of its own
+def fill(module,       # the model or a part of it
+         path,         # a whole model's file, or the part's own
+         prefix: str): # of the part's names in a whole model, such as 'gpt.'
     "Load tensors by name; raises `UserError` if sizes differ or the file is not whole."
-    with open_weights(path) as f:
-        cut = prefix if any(k.startswith(prefix) for k in f.keys()) else ''
-        tensors = {k.removeprefix(cut): f.get_tensor(k) for k in f.keys() if k.startswith(cut)}
-    try: module.load_state_dict(tensors)
+    try: module.load_state_dict(_named(path, prefix) or _named(path, ''))
     except RuntimeError as e:
-        what = prefix[:-1] or 'model'
-        raise UserError(f'the {what} in {path} has other sizes than this preset: {str(e)[:200]}') from None
+        what = f'the {prefix[:-1] or "model"} in {path}'
+        raise UserError(f'{what} has other sizes than this preset: {str(e)[:200]}') from None
 
-def load_encoder(model, source):  # scratch; sam-clip[:SAM,CLIP], deepseek-ocr[:COPY]; a run, checkpoint or file
-    "Take the DeepEncoder from somewhere; raises `UserError` if it is not there or its sizes are others."
+def load_encoder(model,
+                 source):  # scratch; sam-clip[:SAM,CLIP]; deepseek-ocr[:COPY]; a run or a file
+    "Take the DeepEncoder from somewhere; raises `UserError` if it is not there or does not fit."
     enc, p, (kind, _, where) = model.deepencoder, Path(source), str(source).partition(':')
     where = where.split(',') if where else []
     if kind == 'scratch': return
     if kind == 'deepseek-ocr': load_deepseek_ocr(enc, *where); return
-    if kind == 'sam-clip': load_sam(enc.sam_model, *where[:1]); load_clip(enc.vision_model, *where[1:]); return
+    if kind == 'sam-clip':
+        load_sam(enc.sam_model, *where[:1])
+        load_clip(enc.vision_model, *where[1:])
+        return
     places = p, p/'deepencoder.safetensors', p/'model.safetensors'
     file = next((f for f in places if f.is_file()), None) or find_checkpoint(p)/'model.safetensors'
     fill(enc, file, 'deepencoder.')
 
-def load_gpt(model, source):  # a run, checkpoint or saved model of ours; or nanochat's file, folder or repository
+def load_gpt(model,
+             source):  # a run or saved model of ours; nanochat's file, folder or repository
     "Take the language model from somewhere; raises `UserError` if it does not fit."
     p = Path(source)
     if any(p.glob('step_*')): p = find_checkpoint(p)
@@ -186,7 +201,7 @@ def load_gpt(model, source):  # a run, checkpoint or saved model of ours; or nan
     fill(model.gpt, weights, 'gpt.') if ours else load_nanochat(model.gpt, source)
 
 # %% ../nbs/23_runs.ipynb #3f48cfec
-def load_model(name,              # a run's or a saved model's folder, 'reads', or a repository on the Hub
+def load_model(name,              # folder of a run or a model, 'reads', or a repository on the Hub
                step: int = None,  # of a run; its newest checkpoint if not said
               ):                  # the model
     "A model to read with, on the best device; raises `UserError` if there is none."

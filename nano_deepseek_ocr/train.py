@@ -39,12 +39,12 @@ def autocast(device: torch.device,
 
 # %% ../nbs/24_train.ipynb #5c1d0a0e
 def _one_step(net, micro, tc, device, world):
-    "Forward and backward over a batch's parts: mean loss of all ranks, ids of samples without a finite one."
+    "Forward and backward over a batch's parts: mean loss, ids of samples without a finite one."
     n, mine, bad = summed(sum(int((b['targets'] >= 0).sum()) for b in micro))[0], 0., []
     for i, b in enumerate(micro):
         with together(net, i == len(micro) - 1):
             with autocast(device, tc.dtype): loss = net(to_device(b, device)) / max(n, 1)
-            (loss * world).backward()                          # the ranks' gradients are averaged, ours must be added
+            (loss * world).backward()           # ranks' gradients are averaged, ours must be added
         value = loss.item()
         mine += value
         if not math.isfinite(value): bad += b['ids']
@@ -95,7 +95,8 @@ def train(model,
     start, skipped = 0, 0
     if resume:
         fill(model, resume/'model.safetensors', '')
-        start, skipped = (json.loads((resume/'state.json').read_text())[k] for k in ('step', 'skipped'))
+        state = json.loads((resume/'state.json').read_text())
+        start, skipped = state['step'], state['skipped']
     net = spread(Step(model, bool(get_mode(tc.mode).tile)), tc)
     opts = optimizers(model, tc)
     if resume: load_moments(model, opts, resume/'optimizer.safetensors')
@@ -109,7 +110,8 @@ def train(model,
         state = dict(stage=stage, skipped=skipped, args=args)
         save_checkpoint(model, run, step, opts, state, tc.keep, encoder=not STAGES[stage].frozen)
     tracking = tracker(tc.track if rank == 0 else None, run, config_to_dict(model.cfg))
-    with signals() as got, open(run/'metrics.jsonl' if rank == 0 else os.devnull, 'a') as log, tracking as track:
+    lines = run/'metrics.jsonl' if rank == 0 else os.devnull
+    with signals() as got, open(lines, 'a') as log, tracking as track:
         feed, saved = iter(loader(data, start * tc.accumulate, tc.workers)), start
         bar = tqdm(range(start + 1, tc.steps + 1), f'stage {stage}', tc.steps, initial=start,
                    mininterval=1, disable=True if rank else None)
@@ -118,7 +120,7 @@ def train(model,
             if summed(len(got))[0]:                            # a signal, to any of the ranks
                 if step - 1 > saved: save(step - 1)
                 return False
-            set_seed(hash((tc.seed, step, rank)))              # so that no generator's state need be stored
+            set_seed(hash((tc.seed, step, rank)))     # so that no generator's state need be stored
             factor = rate_factor(step - 1, tc.steps, tc.warmup, stage)
             for g in groups: g['lr'] = g['base_lr'] * factor
             value, bad = _one_step(net, micro, tc, device, world)
@@ -146,7 +148,8 @@ def train(model,
     return True
 
 # %% ../nbs/24_train.ipynb #088a7313
-def settle(args: dict) -> tuple:  # the command line, None where it says nothing; returns config and number of the stage
+def settle(args: dict,  # the command line, None where it says nothing
+          ) -> tuple:   # config, number of the stage
     "Put arguments over a preset's values; raises `UserError` for what cannot be."
     cfg, stage = preset(args.get('preset') or 'nano'), args.get('stage') or 1
     world = ranks()[1]
@@ -206,9 +209,9 @@ def prepare(args: dict,         # as `settle`
             fill: bool = True,  # take weights from `init` and `gpt`?
            ) -> tuple:          # model, data, samples for the table, probe, tokenizer, stage
     "Check everything that can be wrong and build what `train` needs."
-    if args.get('preset') == 'reads' and not args.get('tokenizer'): args = args | dict(tokenizer='reads')     # no other fits
+    if args.get('preset') == 'reads': args = args | dict(tokenizer=args.get('tokenizer') or 'reads')
     shipped = str(files('nano_deepseek_ocr')/'assets/reads')
-    args = {k: shipped if v == 'reads' and k in ('init', 'gpt', 'tokenizer') else v for k, v in args.items()}
+    args = args | {k: shipped for k in ('init', 'gpt', 'tokenizer') if args.get(k) == 'reads'}
     (cfg, stage), (rank, world) = settle(args), ranks()
     tc, st, spec = cfg.train, STAGES[stage], args.get('data')
     path = args.get('tokenizer')
@@ -242,8 +245,10 @@ def prepare(args: dict,         # as `settle`
 _FIXED = 'stage', 'preset', 'optimizer'     # may not change
 _LAUNCH = 'name', 'shard'                   # not remembered
 
-def earlier(run: Path, args: dict) -> dict:  # a run's folder; the command line, None where it says nothing
-    "A run's own arguments, the new ones over them, each change named; raises `UserError` for what may not change."
+def earlier(run: Path,   # a run's folder
+            args: dict,  # the command line, None where it says nothing
+           ) -> dict:    # both
+    "A run's own arguments, the new ones over them; raises `UserError` for what may not change."
     stored = json.loads((run/'config.json').read_text())
     old = {k: v for k, v in stored['args'].items() if v is not None and k not in _LAUNCH}
     known = stored['cfg']['train'] | dict(stage=1, preset='nano') | old
@@ -264,8 +269,8 @@ def _start_run(run, cfg, args, going_on):
         shutil.rmtree(old, ignore_errors=True)
         run.rename(old); print(f'the earlier {run} is kept as {old}')
     run.mkdir(parents=True, exist_ok=True)
-    tmp, all_of = run/'.config', dict(cfg=config_to_dict(cfg), stage=args.get('stage') or 1, args=args)
-    tmp.write_text(json.dumps(all_of, indent=1))
+    tmp, what = run/'.config', dict(stage=args.get('stage') or 1, args=args)
+    tmp.write_text(json.dumps(dict(cfg=config_to_dict(cfg)) | what, indent=1))
     os.replace(tmp, run/'config.json')
 
 def run_stage(args: dict,             # the command line, None where it says nothing
@@ -292,11 +297,13 @@ def run_stage(args: dict,             # the command line, None where it says not
     model, data, shown, probe, tok, stage = prepare(args, fill=not at)
     cfg = model.cfg
     if rank == 0: _start_run(run, cfg, args, going_on)
-    summed()                                                         # nobody begins before the folder is there
+    summed()                                         # nobody begins before the folder is there
     done = train(model, data, run, cfg.train, stage, probe, at, args)
     leave_ranks()
     if rank: return 0 if done else STOPPED
-    if not done: print('stopped by a signal; go on with the same command and --resume'); return STOPPED
+    if not done:
+        print('stopped by a signal; go on with the same command and --resume')
+        return STOPPED
     if cfg.train.shard: model = NanoDeepseekOCR.from_pretrained(find_checkpoint(run))
     rows = sample_table(model, tok, shown, cfg.train.mode, cfg.train.seq_len)
     print(format_table(rows))
