@@ -125,7 +125,7 @@ def bench_encoder(cfg: Config,            # sizes
     gap = ((a - b).norm() / b.norm()).item()
     if gap > (1e-4 if dtype == 'fp32' else .1):
         raise UserError(f'the two encoders disagree by {gap:.2g} of their norm; the times would mean nothing')
-    peak = max(matmul_peak(t, device) for t in (dt, torch.float32))
+    peak = max(matmul_peak(t, device) for t in {dt, torch.float32})
     flops = encoder_flops(cfg, side)
     return [_row(f'encoder {cfg.name} {side}px {dtype}', k, row, share=flops / row['seconds'] / peak, limit='matmul', gap=gap)
             for k, row in got.items()]
