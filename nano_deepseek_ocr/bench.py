@@ -10,6 +10,7 @@ __all__ = ['Peak', 'measure', 'matmul_peak', 'bandwidth', 'peer_encoder', 'bench
 # %% ../nbs/31_bench.ipynb #2588e982
 import ctypes, json, platform, statistics, subprocess, sys, tempfile, time
 from dataclasses import replace
+from functools import cache
 from pathlib import Path
 import torch
 from fastcore.script import call_parse
@@ -63,8 +64,11 @@ def measure(contenders: dict,      # name -> function without arguments
     return {k: dict(seconds=statistics.median(times[k]), **v) for k, v in out.items()}
 
 # %% ../nbs/31_bench.ipynb #e11f157d
-def matmul_peak(dtype: torch.dtype, device: str = 'cpu', n: int = 2048) -> float:  # FLOP/s; n: side of the matrices
-    "The best rate of a large matrix product."
+@cache
+def matmul_peak(dtype: torch.dtype,    # of the matrices
+                device: str = 'cpu',   # 'cpu' or 'cuda'
+                n: int = 2048) -> float:  # their side; returns FLOP/s
+    "The best rate of a large matrix product, measured once in a run."
     n = 8192 if device == 'cuda' else n
     a, b = (torch.randn(n, n, device=device, dtype=dtype) for _ in range(2))
     return 2 * n**3 / min(measure(dict(mm=lambda: a @ b), 3, device)['mm']['seconds'] for _ in range(3))
