@@ -161,7 +161,8 @@ def look(model,
          answer: str = None,            # what is written; the model's own greedy answer if not said
          mode: str = None,              # resolution mode; the one the model was trained in if not said
          max_new_tokens: int = 512) -> Look:  # longest answer in tokens
-    "Let a model read a page and keep what its layers got; raises `UserError` if prompt and page do not agree."
+    "Let a model read a page and keep what its layers got; raises `UserError` if that cannot be."
+    if model.cfg.moe: raise UserError('this model writes with another decoder; only nanochat\'s GPT can be looked into')
     tok, mode, p = model.tokenizer(), mode or model.cfg.train.mode, model.gpt.lm_head.weight
     page = page if page is None else load_page(page)
     args, v, boxes = [None] * 3, None, np.zeros((0, 4))
