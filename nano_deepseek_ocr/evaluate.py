@@ -44,7 +44,7 @@ def _write(path, text):
 
 def _rank(): return int(os.environ.get('RANK', 0)), int(os.environ.get('WORLD_SIZE', 1))
 
-def read_all(model, tok: Tokenizer,        # who reads
+def read_all(model,                        # who reads
              sources: list,                # (name, function that opens the page) of each page; names differ
              out: Path,                    # `predictions/NAME.md` and `read_RANK.jsonl` are written there
              prompt: str, mode: str,       # what to ask, how to cut
@@ -212,10 +212,9 @@ def curve(model, tok: Tokenizer,          # who reads; who counts the text
     rows, mean, own = [], lambda values: float(np.mean(list(values))), getattr(model, 'tok', None) or tok
     for ratio in tqdm(ratios, desc='curve', unit='length', disable=None):
         pages = [curve_page(ratio, i, mode, tok) for i in range(n)]
-        how, answers = Decoding(max_new_tokens=int(1.3 * max(len(own.encode(p['label'])) for p in pages)) + 16), []
-        for i in range(0, n, batch):
-            images = [p['image'] for p in pages[i:i + batch]]
-            answers += model.read(images, prompt, mode, how, batch=batch)
+        longest = max(len(own.encode(p['label'])) for p in pages)
+        how = Decoding(max_new_tokens=int(1.3 * longest) + 16)
+        answers = model.read([p['image'] for p in pages], prompt, mode, how, batch=batch)
         scores = [fox_metrics(a, p['label']) for a, p in zip(answers, pages)]
         row = dict(pages=n, side=mean(p['image'].width for p in pages))
         row |= {k: mean(p[k] for p in pages) for k in ('tokens', 'vision')}
@@ -346,12 +345,12 @@ def _check(a):
     if a.out and Path(a.out).is_file(): raise UserError(f'--out {a.out} is a file; results are a folder')
     libraries(*(('bs4', 'apted', 'lxml', 'scipy', 'pylatexenc') if a.what == 'omnidocbench' else ('nltk',)))
 
-def _read_with_model(a, model, tok, sources):
+def _read_with_model(a, model, sources):
     "Let the model read; what `read_all` noted, and remarks for the report."
     how = Decoding(max_new_tokens=a.max_new_tokens or model.cfg.gpt.sequence_len)
     keep = {k: getattr(a, k) for k in ('what', 'data', 'language', 'model', 'step', 'mode', 'prompt', 'tokenizer')}
     same_settings(a.out, keep | dict(max_new_tokens=how.max_new_tokens))
-    read_all(model, tok, sources, a.out, a.prompt, a.mode, how, a.batch)
+    read_all(model, sources, a.out, a.prompt, a.mode, how, a.batch)
     log = read_log(a.out)
     words = dict(length=f'answers cut off after {how.max_new_tokens} tokens',
                  repetition='answers ended because they only repeated themselves')
@@ -369,7 +368,7 @@ def _run_texts(a, tok, model, rows):
     "Fox, or pairs of texts."
     notes = []
     if model:
-        log, notes = _read_with_model(a, model, tok, [(r['image'], r['load']) for r in rows])
+        log, notes = _read_with_model(a, model, [(r['image'], r['load']) for r in rows])
         if _rank()[0]: return
         rows = [r | dict(vision=log.get(r['image'], {}).get('vision')) for r in rows]
     rows, extra = saved_answers(a.predictions or a.out/'predictions', rows)
@@ -389,7 +388,7 @@ def _run_omnidocbench(a, tok, model, pages):
         base = Path(a.data) if Path(a.data).is_dir() else Path(a.data).parent
         names = [Path(p['page_info']['image_path']).name for p in pages]
         file = lambda n: base/n if (base/n).is_file() else base/'images'/n
-        log, notes = _read_with_model(a, model, tok, [(n, lambda n=n: load_page(file(n))) for n in names])
+        log, notes = _read_with_model(a, model, [(n, lambda n=n: load_page(file(n))) for n in names])
         if _rank()[0]: return
     result = score_folder(pages, a.predictions or a.out/'predictions', a.match, not a.mended)
     result['notes'] += notes
@@ -401,7 +400,7 @@ def run_evaluation(a: SimpleNamespace):  # the arguments of `main`
     truth, a.out = _truth(a), Path(a.out or f'runs/evaluate_{a.what}')
     model = None if a.predictions else load_model(a.model, a.step)
     tok = model.tokenizer() if model and not a.tokenizer else load_tokenizer(a.tokenizer)
-    if model and a.tokenizer: model.tok = tok
+    if model: model.tok = model.tok or tok
     a.mode = a.mode or (model.cfg.train.mode if model else None)
     if a.what == 'curve' and a.mode: a.mode = get_mode(a.mode).name                  # auto: every page as large as the largest
     a.label = f'{a.what}: {a.predictions or a.model}'
@@ -426,7 +425,7 @@ def main(what: str,                       # reads, curve, fox, omnidocbench or p
          step: int = None,                # checkpoint of the run; the newest if not said
          mode: str = None,                # resolution mode; the model's own if not said
          prompt: str = '<image>\nFree OCR.',  # what to ask
-         tokenizer: str = None,           # of the model, and to count text; the model's own if not said
+         tokenizer: str = None,           # counts text, and is the model's if it brings none; the model's own if not said
          language: str = 'en',            # of Fox: en or cn
          match: str = 'quick',            # of OmniDocBench: quick or simple
          mended: bool = False,            # OmniDocBench without the habits of v1.0's script (not comparable)
