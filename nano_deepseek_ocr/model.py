@@ -22,6 +22,7 @@ from .image import get_mode, n_positions, views
 from .files import pages as pages_of
 from .tokenizer import Tokenizer, check_vocab, load_tokenizer
 from .gpt import GPT, KVCache, rotary_table
+from .flow import FlowEncoder
 from .generate import Decoding, answers, fitting, left_padded, one_step, pieces, signs
 from .generate import write as write_rows
 from .pretrained import from_hub, read_tensors
@@ -45,7 +46,7 @@ class NanoDeepseekOCR(nn.Module, PyTorchModelHubMixin, library_name='nano_deepse
         super().__init__()
         self.cfg, self.image_id = cfg, cfg.gpt.vocab_size - 1
         self.tok = None                                # a `Tokenizer`, where it is not the package's own
-        self.deepencoder, self.gpt = DeepEncoder(cfg), GPT(cfg.gpt)
+        self.deepencoder, self.gpt = (FlowEncoder if cfg.flow else DeepEncoder)(cfg), GPT(cfg.gpt)
 
     def forward(self,
                 input_ids,           # (B,T) token ids, `<|image|>` at the vision places
@@ -76,7 +77,7 @@ def write(self: NanoDeepseekOCR,
           stop_id: int = None):                 # id that ends an answer
     "Yield (row, id, reason) of each token of all rows; raises `UserError` for prompts that cannot be continued."
     how = fitting(prompts, how, self.cfg.decoder.vocab_size, len(self.gpt.cos))
-    p, eye = self.gpt.lm_head.weight, self.deepencoder.image_newline
+    p, eye = self.gpt.lm_head.weight, self.deepencoder.view_seperator
     x, start = left_padded(prompts, p.device)
     cache = KVCache(self.cfg.gpt, len(prompts), x.shape[1] + how.max_new_tokens, p.device,
                     torch.float32 if p.device.type == 'cpu' else p.dtype, start)
