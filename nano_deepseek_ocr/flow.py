@@ -24,7 +24,7 @@ def in_order(n: int,        # image tokens, and as many queries behind them
 
 # %% ../nbs/10b_flow.ipynb #10b00011
 class Flow(nn.Module):
-    "DeepSeek-OCR 2's second half of the encoder, below the original's name `qwen2_model`."
+    "DeepSeek-OCR 2's second half of the encoder, the original's `qwen2_model`."
     recompute = False                # set it for activation checkpointing
     def __init__(self, cfg: FlowConfig):  # sizes
         super().__init__()
@@ -32,8 +32,10 @@ class Flow(nn.Module):
         for size in cfg.sizes:
             self.add_module(f'query_{size}', nn.Embedding((size // 64)**2, d))
         attention = lambda i: Attention(d, cfg.heads, cfg.kv_heads, i, bias=True)
-        layers = nn.ModuleList(Layer(d, attention(i), MLP(d, cfg.mlp)) for i in range(cfg.depth))
-        self.model = nn.ModuleDict(dict(model=nn.ModuleDict(dict(layers=layers, norm=RMSNorm(d)))))
+        layers = nn.ModuleList(Layer(d, attention(i), MLP(d, cfg.mlp))
+                               for i in range(cfg.depth))
+        inner = nn.ModuleDict(dict(layers=layers, norm=RMSNorm(d)))
+        self.model = nn.ModuleDict(dict(model=inner))
 
     def forward(self, x):  # (b,n,dim) image tokens, row by row
         "What the n queries found, in their order: (b,n,dim)."
@@ -46,19 +48,20 @@ class Flow(nn.Module):
         x = torch.cat([x, queries.to(x.dtype)], dim=1)
         at = torch.arange(2 * n, device=x.device)
         more = *angles(at, c.dim // c.heads, c.theta), in_order(n, x.device)
-        for layer in inner.layers: x = run_layer(layer, x, *more, recompute=self.recompute)
+        for layer in inner.layers:
+            x = run_layer(layer, x, *more, recompute=self.recompute)
         return inner.norm(x[:, n:])
 
 # %% ../nbs/10b_flow.ipynb #10b0001a
 class FlowEncoder(nn.Module):
-    "DeepSeek-OCR 2's whole encoder, DeepEncoder V2: pages in, vectors for the language model out."
+    "DeepSeek-OCR 2's whole encoder: pages in, vectors for the language model out."
     def __init__(self, cfg: Config):  # sizes of all parts; `flow` among them
         super().__init__()
         d = cfg.decoder.n_embd
         self.sam_model = SAMEncoder(cfg.sam, cfg.compressor)
         self.qwen2_model = Flow(cfg.flow)
         self.projector = Projector(cfg.flow.dim, d)
-        self.view_seperator = nn.Parameter(torch.randn(d) / d**.5)    # the file format's spelling
+        self.view_seperator = nn.Parameter(torch.randn(d) / d**.5)   # the file's spelling
 
     def features(self, views) -> dict:  # (b,3,S,S) pages or tiles; tokens (b,n,channels)
         "What stands after each part; `clip` is what stands in CLIP's place."
@@ -72,7 +75,7 @@ class FlowEncoder(nn.Module):
                 global_views,  # (b,3,S,S) one view of each whole page
                 tiles=None,    # (M,3,T,T) the tiles of all pages, in order
                 grids=None):   # (w,h) tiles of each page; (1,1) for a page without
-        "As `DeepEncoder.forward`: (b,positions,n_embd), with tiles a list; raises `UserError`."
+        "As `DeepEncoder.forward`: (b,positions,n_embd), with tiles a list; raises alike."
         check_views(global_views, 'views')
         plain = tiles is None and grids is None
         counts = None if plain else tile_counts(grids, len(global_views), tiles)
