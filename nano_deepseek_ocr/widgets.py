@@ -141,9 +141,9 @@ def draw_health(run,                   # a folder in `runs/`
               cos: 'cosine between pages (dotted: raw)', speed: 'samples a second'}
     for ax, t in titles.items():
         ax.set_title(t, fontsize=8); ax.set_xlabel('step', fontsize=7); ax.tick_params(which='both', labelsize=6)
-        if ax in (loss, gain): ax.legend(fontsize=6, frameon=False)
+        wide = dict(ncol=4, loc='lower center', columnspacing=.8, handlelength=1.2) if ax is cos else {}
+        if ax.get_legend_handles_labels()[0]: ax.legend(fontsize=6, frameon=False, **wide)
     cos.set_ylim(-.5, 1.05)                             # room for the legend
-    cos.legend(fontsize=6, frameon=False, ncol=4, loc='lower center', columnspacing=.8, handlelength=1.2)
     fig.suptitle(health(seen[-1]) if seen else 'No evaluation yet.', fontsize=9)
     return fig
 
