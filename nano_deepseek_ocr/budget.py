@@ -9,7 +9,7 @@ __all__ = ['encoder_flops', 'gpt_flops', 'step_flops', 'peak_flops', 'activation
 import math
 import torch
 from .config import Config, TrainConfig, best_device, uses_bf16
-from .image import find_grid, get_mode, n_positions
+from .image import get_mode, n_positions
 from .model import NanoDeepseekOCR
 from .optim import STAGES, optimizers, parts, rate_factor, set_stage
 
@@ -130,7 +130,7 @@ def plan(cfg: Config, tc: TrainConfig,  # sizes; rates and lengths
     state, split = 4 * all_p + 4 * live + 8 * live - 4 * muon, world if tc.shard else 1
     mode, micro, page = get_mode(tc.mode), tc.batch // world // tc.accumulate, (1000, 1400)
     places = n_positions(tc.mode, page)
-    tiles = math.prod(find_grid(page, mode.tile)) if mode.tile else 1
+    tiles = math.prod(mode.grid(page))
     views = {mode.size: 1} | ({mode.tile: tiles} if tiles > 1 else {})
     seq = min(tc.seq_len, places + 500)
     shown = {k: n * micro for k, n in views.items()}

@@ -229,7 +229,8 @@ PRESETS = dict(
 _RELEASED = TrainConfig(mode='gundam', seq_len=8192)
 PRESETS['deepseek-ocr'] = Config('deepseek-ocr', moe=MoEConfig(), image_id=128815,
                                  train=_RELEASED)
-PRESETS['unlimited-ocr'] = Config('unlimited-ocr', image_id=128815, train=_RELEASED,
+PRESETS['unlimited-ocr'] = Config('unlimited-ocr', image_id=128815,
+                                  train=replace(_RELEASED, mode='gundam-32'),
                                   moe=MoEConfig(sequence_len=32768, window=128))
 PRESETS['deepseek-ocr-2'] = Config('deepseek-ocr-2', compressor=CompressorConfig(out=896),
                                    flow=FlowConfig(), moe=MoEConfig(), image_id=128815,

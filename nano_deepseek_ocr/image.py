@@ -22,12 +22,20 @@ class Mode:
     size: int           # side of the whole view in pixels
     pad: bool           # keep the proportions and fill up with grey, instead of squeezing
     tile: int = 0       # side of a tile in pixels; 0 is no tiles
+    most: int = 9       # most tiles
+    newline: bool = True  # does each row of vision tokens end in one?
+
+    def grid(self, size: tuple) -> tuple:  # width and height of the page in pixels
+        "Tiles across and down; (1, 1) is none."
+        return find_grid(size, self.tile, self.most) if self.tile else (1, 1)
 
 MODES = {m.name: m
          for m in (Mode('micro', 256, False), Mode('tiny', 512, False),
                    Mode('small', 640, False), Mode('base', 1024, True),
                              Mode('large', 1280, True), Mode('gundam', 1024, True, 640),
-                             Mode('gundam-m', 1280, True, 1024))}
+                             Mode('gundam-m', 1280, True, 1024),
+                   Mode('gundam-32', 1024, True, 640, most=32),
+                   Mode('crop-768', 1024, True, 768, most=6, newline=False))}
 
 def get_mode(name: str,           # a mode's name; 'auto': micro for small pages, else tiny
              size: tuple = None) -> Mode:  # width and height of the page in pixels
@@ -59,35 +67,29 @@ def _page_size(size):
     return w, h
 
 def n_positions(mode: str,            # a mode's name
-                size: tuple,          # width and height of the page in pixels
-                most: int = 9) -> int:  # most tiles
+                size: tuple) -> int:  # width and height of the page in pixels
     "How many places in the text a page takes, newlines and separator included."
     m, size = get_mode(mode, size), _page_size(size)
-    n = m.size // 64
-    w, h = find_grid(size, m.tile, most) if m.tile else (1, 1)
-    t = m.tile // 64
-    return (n + 1) * n + 1 + ((t * w + 1) * t * h if w * h > 1 else 0)
+    n, t, (w, h), end = m.size // 64, m.tile // 64, m.grid(size), int(m.newline)
+    return (n + end) * n + 1 + ((t * w + end) * t * h if w * h > 1 else 0)
 
-def valid_tokens(mode: str,           # a mode's name
-                 size: tuple,         # width and height of the page in pixels
-                 most: int = 9) -> int:  # most tiles
+def valid_tokens(mode: str,            # a mode's name
+                 size: tuple) -> int:  # width and height of the page in pixels
     "How many vision tokens show the page and not padding (paper, equation 1)."
     m, size = get_mode(mode, size), _page_size(size)
-    n = (m.size // 64)**2
-    w, h = find_grid(size, m.tile, most) if m.tile else (1, 1)
+    n, (w, h) = (m.size // 64)**2, m.grid(size)
     tiles = w * h * (m.tile // 64)**2 if w * h > 1 else 0
     return tiles + (math.ceil(n * min(size) / max(size)) if m.pad else n)
 
 # %% ../nbs/08_image.ipynb #0292933b
-def mode_table(size: tuple,            # width and height of the page in pixels
-               most: int = 9) -> str:  # most tiles; returns markdown
+def mode_table(size: tuple) -> str:  # width and height of the page in pixels; markdown
     "What a page costs in each mode."
     rows = ['| mode | view | tiles | positions | tokens that show the page |',
             '|---|--:|--:|--:|--:|']
     for m in MODES.values():
-        w, h = find_grid(size, m.tile, most) if m.tile else (1, 1)
+        w, h = m.grid(size)
         tiles = f'{w}×{h} of {m.tile}' if w * h > 1 else ''
-        places, shown = n_positions(m.name, size, most), valid_tokens(m.name, size, most)
+        places, shown = n_positions(m.name, size), valid_tokens(m.name, size)
         rows.append(f'| {m.name} | {m.size} | {tiles} | {places} | {shown} |')
     return '\n'.join(rows)
 
@@ -171,31 +173,28 @@ class Views:
 def _tensor(im):
     return torch.from_numpy(np.array(im, dtype=np.float32)).permute(2, 0, 1) / 127.5 - 1
 
-def views(page,                    # a path or a PIL image
-          mode: str,               # a mode's name
-          most: int = 9) -> Views:  # most tiles
+def views(page,                  # a path or a PIL image
+          mode: str) -> Views:   # a mode's name
     "Cut a page as the mode says."
     page = load_page(page)
     m = get_mode(mode, page.size)
     whole = _tensor(square(page, m.size, m.pad))
-    w, h = find_grid(page.size, m.tile, most) if m.tile else (1, 1)
+    t, (w, h) = m.tile, m.grid(page.size)
     if w * h == 1: return Views(whole)
-    t = m.tile
     big = _tensor(page.resize((w * t, h * t), Image.BICUBIC))
     tiles = big.view(3, h, t, w, t).permute(1, 3, 0, 2, 4).reshape(w * h, 3, t, t)
     return Views(whole, tiles.contiguous(), (w, h))
 
 # %% ../nbs/08_image.ipynb #2f4036c9
-def draw_views(page,                  # a path or a PIL image
-               mode: str,             # a mode's name
-               most: int = 9):        # most tiles; returns a figure
+def draw_views(page,        # a path or a PIL image
+               mode: str):  # a mode's name; returns a figure
     "How a page is cut, and its string of tokens (blue), newlines, and the separator."
     from matplotlib.colors import ListedColormap
     from matplotlib.figure import Figure
     from matplotlib.patches import Rectangle
     page = load_page(page)
     m = get_mode(mode, page.size)
-    (w, h) = find_grid(page.size, m.tile, most) if m.tile else (1, 1)
+    w, h = m.grid(page.size)
     (x, y, pw, ph), side = placed(page.size, m.size, m.pad), m.size
     n, t, tiled = m.size // 64, m.tile // 64, w * h > 1
     fig = Figure(figsize=(6, 2.9), dpi=90); axs = fig.subplots(1, 3 if tiled else 2)
@@ -213,16 +212,16 @@ def draw_views(page,                  # a path or a PIL image
     grids = [(axs[1], t * w, t * h, f'{w}×{h} tiles',
               False)] * tiled + [(axs[-1], n, n, 'whole view', True)]
     for ax, cols, rows, label, last in grids:
-        cells = np.zeros((rows + last, cols + 1)); cells[:rows, cols] = 1
+        cells = np.zeros((rows + last, cols + m.newline)); cells[:rows, cols:] = 1
         if last: cells[rows] = 3; cells[rows, 0] = 2
         ax.imshow(cells,
                   cmap=ListedColormap(['#7aa6e8', '#f5a742', '#d63031', '#ffffff']),
                   vmin=0, vmax=3)
-        ax.set_xticks(np.arange(-.5, cols + 1), [])
+        ax.set_xticks(np.arange(-.5, cells.shape[1]), [])
         ax.set_yticks(np.arange(-.5, len(cells)), [])
         ax.grid(color='white', lw=.4); ax.tick_params(length=0)
         ax.set_title(label, fontsize=8); ax.spines[:].set_visible(False)
-    places, shown = (count(mode, page.size, most) for count in (n_positions, valid_tokens))
+    places, shown = (count(mode, page.size) for count in (n_positions, valid_tokens))
     fig.suptitle(f'{places} positions, {shown} tokens show the page', fontsize=9)
     fig.tight_layout()
     return fig

@@ -19,7 +19,7 @@ from PIL import Image
 from .config import UserError, run_layer
 from .show import color_bar, ink_over, outline, panels, small_copy
 from .sam import relative, window_partition
-from .image import find_grid, get_mode, load_page, views
+from .image import get_mode, load_page, views
 from .files import box_to_view
 from .gpt import norm, rotate
 from .generate import Decoding
@@ -88,20 +88,23 @@ def gpt_weights(block,           # a block of the GPT
 
 # %% ../nbs/29_look.ipynb #298edb3e
 def token_boxes(size: tuple,            # width and height of the page in pixels
-                mode: str,              # a mode's name
-                most: int = 9):         # most tiles; returns (positions,4)
+                mode: str):             # a mode's name; returns (positions,4)
     "Left, top, right, bottom of each vision position in pixels of the page; nan for newlines and separator."
     m, (W, H), none = get_mode(mode, size), size, (np.nan,) * 4
     x0, y0, x1, y1 = box_to_view((0, 0, 999, 999), size, mode)
-    w, h = find_grid(size, m.tile, most) if m.tile else (1, 1)
-    grids = [(m.tile // 64 * w, m.tile // 64 * h, (0, 0, W, H))] if w * h > 1 else []
+    n, (w, h) = m.tile // 64, m.grid(size)
+    if w * h == 1: grids = []
+    elif m.newline: grids = [(n * w, n * h, (0, 0, W, H))]               # one string of all tiles
+    else: grids = [(n, n, (W * i / w, H * j / h, W * (i + 1) / w, H * (j + 1) / h))
+                   for j in range(h) for i in range(w)]
     sx, sy = W / (x1 - x0), H / (y1 - y0)                                # pixels of the page for one of the view
     grids.append((m.size // 64, m.size // 64, (-x0 * sx, -y0 * sy, (m.size - x0) * sx, (m.size - y0) * sy)))
     out = []
     for cols, rows, (l, t, r, b) in grids:
         x, y = np.linspace(l, r, cols + 1), np.linspace(t, b, rows + 1)
         for i in range(rows):
-            out += [(x[j], y[i], x[j + 1], y[i + 1]) for j in range(cols)] + [none]
+            out += [(x[j], y[i], x[j + 1], y[i + 1]) for j in range(cols)]
+            out += [none] * m.newline
     return np.array(out + [none])
 
 # %% ../nbs/29_look.ipynb #a78f5cb8

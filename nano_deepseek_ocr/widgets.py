@@ -168,6 +168,6 @@ def token_map(page,                # a path or a PIL image
     page = load_page(page); mode = get_mode(mode, page.size).name
     switch = W.ToggleButtons(options=list(MODES), value=mode, style=dict(button_width='75px'))
     picture = W.Image(format='png')
-    show = lambda change=None: setattr(picture, 'value', png(draw_views(page, switch.value, most)))
+    show = lambda change=None: setattr(picture, 'value', png(draw_views(page, switch.value)))
     switch.observe(show, 'value'); show()
     return W.VBox([switch, picture])
