@@ -92,19 +92,16 @@ def token_boxes(size: tuple,            # width and height of the page in pixels
     "Left, top, right, bottom of each vision position in pixels of the page; nan for newlines and separator."
     m, (W, H), none = get_mode(mode, size), size, (np.nan,) * 4
     x0, y0, x1, y1 = box_to_view((0, 0, 999, 999), size, mode)
-    n, (w, h) = m.tile // 64, m.grid(size)
-    if w * h == 1: grids = []
-    elif m.newline: grids = [(n * w, n * h, (0, 0, W, H))]               # one string of all tiles
-    else: grids = [(n, n, (W * i / w, H * j / h, W * (i + 1) / w, H * (j + 1) / h))
-                   for j in range(h) for i in range(w)]
+    (w, h), n, out = m.grid(size), m.tile // 64, []
+    i, j = (1, 1) if m.newline else (w, h)                      # strings: one of all tiles, or one each
+    grids = [(n * w // i, n * h // j, (W * x / i, H * y / j, W * (x + 1) / i, H * (y + 1) / j))
+             for y in range(j) for x in range(i)] if w * h > 1 else []
     sx, sy = W / (x1 - x0), H / (y1 - y0)                                # pixels of the page for one of the view
     grids.append((m.size // 64, m.size // 64, (-x0 * sx, -y0 * sy, (m.size - x0) * sx, (m.size - y0) * sy)))
-    out = []
     for cols, rows, (l, t, r, b) in grids:
         x, y = np.linspace(l, r, cols + 1), np.linspace(t, b, rows + 1)
         for i in range(rows):
-            out += [(x[j], y[i], x[j + 1], y[i + 1]) for j in range(cols)]
-            out += [none] * m.newline
+            out += [(x[j], y[i], x[j + 1], y[i + 1]) for j in range(cols)] + [none] * m.newline
     return np.array(out + [none])
 
 # %% ../nbs/29_look.ipynb #a78f5cb8
