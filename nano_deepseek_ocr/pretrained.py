@@ -153,6 +153,16 @@ NANOCHAT_NAMES = {'transformer.wte.': 'model.embed_tokens.', 'transformer.h.': '
              'mlp.c_fc': 'mlp.fc1', 'mlp.c_proj': 'mlp.fc2'}
 _FIELDS = dict(n_layer='num_hidden_layers', n_head='num_attention_heads', n_kv_head='num_key_value_heads', n_embd='hidden_size')
 
+_NEWER = 'resid_lambdas', 'x0_lambdas', 'value_embeds', 've_gate', 'smear', 'backout'
+
+def _check_form(names, source):
+    "Raise `UserError` for weights of nanochat's later form, which need another GPT than ours."
+    new = [mark for mark in _NEWER if any(mark in n for n in names)]
+    if new:
+        raise UserError(f"{source} has nanochat's form of 2026 ({', '.join(new)}), whose layers mix residuals "
+                        'and look up values in ways that the GPT of December 2025, the one here, does not know; '
+                        'take weights of that form: nanochat-students/base-d20 or karpathy/nanochat-d32')
+
 def _nanochat_sizes(folder):
     "The sizes in a nanochat meta file or a Hugging Face config.json, under our names."
     for p in [*sorted(folder.glob('meta*.json')), folder/'config.json']:
@@ -168,12 +178,15 @@ def load_nanochat(gpt: GPT,         # ours
                   path_or_repo='nanochat-students/nanochat-d20') -> Loaded:  # as above; nanochat's names or Hugging Face's
     "Fill the GPT, with mean rows for new tokens; raises `UserError` if sizes or head counts differ, and as `load_tensors`."
     files, cfg = weight_files(path_or_repo), gpt.cfg
+    names = []
+    for f in files:
+        with open_weights(f) as h: names += h.keys()
+    _check_form(names, path_or_repo)
     path, sizes = _nanochat_sizes(files[0].parent)
     for k, v in sizes.items():
         if v != getattr(cfg, k): raise UserError(f'{path}: {k} is {v}, but this GPT has {getattr(cfg, k)}')
-    with open_weights(files[0]) as f: first = list(f.keys())
-    prefix = '_orig_mod.' if any(k.startswith('_orig_mod.') for k in first) else ''
-    hf = any(k.startswith('model.') for k in first)
+    prefix = '_orig_mod.' if any(k.startswith('_orig_mod.') for k in names) else ''
+    hf = any(k.startswith('model.') for k in names)
     theirs = {k: prefix + (renamed(k, NANOCHAT_NAMES) if hf else k) for k in gpt.state_dict()}
     tables = {k: theirs.pop(k) for k in ('transformer.wte.weight', 'lm_head.weight')}
     rows = {}
@@ -202,6 +215,7 @@ def convert_nanochat(checkpoint,        # nanochat's model_*.pt; its meta_*.json
     try: tensors = torch.load(checkpoint, map_location='cpu', weights_only=True, mmap=True)
     except Exception as e:
         raise UserError(f'{checkpoint} holds more than tensors and is not opened: {first_line(e)[:150]}') from None
+    _check_form(tensors, checkpoint)
     folder.mkdir(parents=True, exist_ok=True)
     out = folder/checkpoint.with_suffix('.safetensors').name
     save_file({k.removeprefix('_orig_mod.'): v.to(torch.bfloat16).contiguous() for k, v in tensors.items()}, out)
