@@ -41,7 +41,9 @@ class SAMEncoder(SAM):
     def compress(self, x):  # (b,h,w,dim) from the trunk; returns (b,out,h/4,w/4)
         "One token out of sixteen."
         x = x.permute(0, 3, 1, 2)
-        for part in self.neck, self.net_2, self.net_3: x = run_layer(part, x)
+        for part in self.neck, self.net_2, self.net_3:
+            own = next(part.parameters()).dtype        # a file may keep the neck in fp32
+            x = run_layer(part, x.to(own))
         return x
 
     def forward(self, x):  # (b,3,S,S) pages; returns (b,out,S/64,S/64)

@@ -120,7 +120,7 @@ def in_loop(written: list,  # ids written so far
             ) -> bool:
     "The brake: are the last `span` tokens mostly repetition, or four times as many of a pattern?"
     if not 0 < span <= len(written) or novelty(written[-span:]) >= .25: return False
-    if not is_pattern(written[-span:], whitelist): return True
+    if not is_pattern(written[-(span // 4):], whitelist): return True     # what it is in now
     return len(written) >= 4 * span and novelty(written[-4 * span:]) < .25
 
 # %% ../nbs/11_generate.ipynb #3c0ffee1

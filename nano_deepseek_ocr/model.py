@@ -71,92 +71,90 @@ class NanoDeepseekOCR(nn.Module, PyTorchModelHubMixin, library_name='nano_deepse
 @patch
 @torch.inference_mode()
 def write(self: NanoDeepseekOCR,
-          prompts: list,                        # token ids of each prompt, as `prompt_ids` makes them
+          prompts: list,                        # ids of each prompt, from `prompt_ids`
           images=None, tiles=None, grids=None,  # the pages, as in `forward`
           how: Decoding = Decoding(),           # how to choose, when to stop
           stop_id: int = None):                 # id that ends an answer
-    "Yield (row, id, reason) of each token of all rows; raises `UserError` for prompts that cannot be continued."
+    "Yield (row, id, reason) of each token of all rows; raises `UserError` as `fitting`."
     how = fitting(prompts, how, self.cfg.decoder.vocab_size, len(self.gpt.cos))
     p, eye = self.gpt.lm_head.weight, self.deepencoder.view_seperator
     x, start = left_padded(prompts, p.device)
-    cache = KVCache(self.cfg.gpt, len(prompts), x.shape[1] + how.max_new_tokens, p.device,
-                    torch.float32 if p.device.type == 'cpu' else p.dtype, start)
+    dtype = torch.float32 if p.device.type == 'cpu' else p.dtype
+    cache = KVCache(self.cfg.gpt, len(x), x.shape[1] + how.max_new_tokens,
+                    p.device, dtype, start)
     images, tiles = (v if v is None else v.to(p.device, eye.dtype) for v in (images, tiles))
     first, step = self(x, images, tiles, grids, kv_cache=cache)[:, -1], one_step(self.gpt)
-    yield from write_rows(first, lambda ids: step(ids[:, None], cache)[:, -1], how, stop_id, (self.image_id,))
+    next_logits = lambda ids: step(ids[:, None], cache)[:, -1]
+    yield from write_rows(first, next_logits, how, stop_id, (self.image_id,))
 
 # %% ../nbs/13_model.ipynb #db1b3a95
-_END = '<|assistant_end|>'
-
 @patch
-def tokenizer(self: NanoDeepseekOCR) -> Tokenizer:  # the one that came with the model, or else the package's own
+def tokenizer(self: NanoDeepseekOCR) -> Tokenizer:  # the model's, or else the package's own
     "The tokenizer of the model; raises `UserError` if its ids are not the model's."
     tok = self.tok or load_tokenizer()
     check_vocab(tok, self.cfg.decoder.vocab_size)
     return tok
 
 def _said(model, prompts, images, tiles, grids, how):
-    "What `write` yields, with what the tokenizer knows; the tokenizer and its end token."
-    tok = model.tokenizer(); end = tok.special(_END)
+    "What `write` yields, given the tokenizer's signs; the tokenizer and its end token."
+    tok = model.tokenizer(); end = tok.special('<|assistant_end|>')
     how = replace(how, whitelist=how.whitelist or tuple(signs(tok)))
     return model.write(prompts, images, tiles, grids, how, end), tok, end
 
 @patch
 def generate(self: NanoDeepseekOCR,
-             prompts: list,                        # token ids of each prompt
+             prompts: list,                        # ids of each prompt
              images=None, tiles=None, grids=None,  # the pages, as in `forward`
              how: Decoding = Decoding(),           # how to choose, when to stop
              ) -> list:                            # an `Answer` for each prompt
-    "Write all answers of a batch; raises `UserError` as `write` does, and if tokenizer and model do not belong together."
+    "Write all answers of a batch; raises `UserError` as `write` and `tokenizer` do."
     written, tok, end = _said(self, prompts, images, tiles, grids, how)
     return answers(written, len(prompts), tok, end)
 
 # %% ../nbs/13_model.ipynb #1cf04922
-def _batches(model, source, prompt, mode, pages, size):
-    "Numbers of pages, and what `generate` needs for them: pages of one mode, at most `size` at once."
+def _batches(model, source, prompt, mode, page_range, size):
+    "Numbers of pages and what `generate` needs for them: one mode, at most `size` pages."
     tok, mode = model.tokenizer(), mode or model.cfg.train.mode
     def one_by_one():
         for s in source if isinstance(source, (list, tuple)) else [source]:
-            for _, page in pages_of(s, page_range=pages):
+            for _, page in pages_of(s, page_range=page_range):
                 if isinstance(page, UserError): raise page
-                yield page
+                yield get_mode(mode, page.size).name, page     # with 'auto' each has its own
     found = enumerate(one_by_one())
     while some := list(islice(found, size)):
-        for m in dict.fromkeys(get_mode(mode, p.size).name for _, p in some):       # with 'auto' each page has its own
-            same = [(i, p) for i, p in some if get_mode(mode, p.size).name == m]
-            cut = [views(p, m) for _, p in same]
+        for m in dict.fromkeys(m for _, (m, _) in some):
+            at, same = zip(*((i, p) for i, (own, p) in some if own == m))
+            cut = [views(p, m) for p in same]
             tiles = [v.tiles for v in cut if v.tiles is not None]
-            yield [i for i, _ in same], ([prompt_ids(tok, prompt, [n_positions(m, p.size)]) for _, p in same],
-                                         torch.stack([v.image for v in cut]), torch.cat(tiles) if tiles else None,
-                                         [v.grid for v in cut] if tiles else None)
+            prompts = [prompt_ids(tok, prompt, [n_positions(m, p.size)]) for p in same]
+            yield at, (prompts, torch.stack([v.image for v in cut]),
+                       torch.cat(tiles) if tiles else None, [v.grid for v in cut] if tiles else None)
 
 @patch
 def read(self: NanoDeepseekOCR,
-         source,                               # a path, bytes, an array, a PIL image, a PDF, or a list of these
-         prompt: str = '<image>\nFree OCR.',   # what to do with each page
-         mode: str = None,                     # resolution mode; the one the model was trained in if not said
-         how: Decoding = None,                 # how to choose, when to stop; the most probable token if not said
-         max_new_tokens: int = 512,            # longest answer in tokens, if `how` does not say it
-         pages: str = None,                    # of a PDF or TIFF, such as '1-3,5'; all if not said
-         batch: int = 8):                      # pages read at once
-    "An `Answer`, the text of a page; for a list or several pages a list of them. Raises `UserError` for what cannot be read."
+         source,                      # a path, bytes, an array, a PIL image, a PDF, or a list of these
+         prompt: str = '<image>\nFree OCR.',  # what to do with each page
+         mode: str = None,            # resolution mode; the model's own if not said
+         how: Decoding = None,        # how to choose, when to stop; greedily if not said
+         max_new_tokens: int = 512,   # longest answer in tokens, where `how` is not given
+         pages: str = None,           # of a PDF or TIFF, such as '1-3,5'; all if not said
+         batch: int = 8):             # pages read at once; returns an `Answer`, or a list of them
+    "The text of a page, or of each page of a list or document; raises `UserError`."
     how, out = how or Decoding(max_new_tokens), {}
-    for rows, asked in _batches(self, source, prompt, mode, pages, batch): out |= zip(rows, self.generate(*asked, how))
+    for at, asked in _batches(self, source, prompt, mode, pages, batch):
+        out |= zip(at, self.generate(*asked, how))
     many = isinstance(source, (list, tuple)) or len(out) != 1
     return [out[i] for i in sorted(out)] if many else out[0]
 
 @patch
 def stream(self: NanoDeepseekOCR,
-           source,                               # as in `read`
-           prompt: str = '<image>\nFree OCR.',   # what to do with each page
-           mode: str = None,                     # resolution mode; the one the model was trained in if not said
-           how: Decoding = None,                 # how to choose, when to stop
-           max_new_tokens: int = 512,            # longest answer in tokens, if `how` does not say it
-           pages: str = None,                    # of a PDF or TIFF, such as '1-3,5'
-           batch: int = 8):                      # pages read at once
-    "Yield (page number from 0, piece of text, reason) as the answers are written; raises `UserError` as `read` does."
-    for rows, asked in _batches(self, source, prompt, mode, pages, batch):
-        for r, text, reason in pieces(*_said(self, *asked, how or Decoding(max_new_tokens))): yield rows[r], text, reason
+           source, prompt: str = '<image>\nFree OCR.', mode: str = None,   # as in `read`
+           how: Decoding = None, max_new_tokens: int = 512,                # as in `read`
+           pages: str = None, batch: int = 8):                             # as in `read`
+    "Yield (page's number from 0, piece of text, reason) as it is written; raises as `read`."
+    how = how or Decoding(max_new_tokens)
+    for at, asked in _batches(self, source, prompt, mode, pages, batch):
+        for r, text, reason in pieces(*_said(self, *asked, how)): yield at[r], text, reason
 
 # %% ../nbs/13_model.ipynb #04ae1739
 @patch
@@ -168,24 +166,28 @@ def _save_pretrained(self: NanoDeepseekOCR, save_directory):
 
 @patch(cls_method=True)
 def from_pretrained(cls: NanoDeepseekOCR,
-                    name_or_path,        # 'reads', the small one of this package (notebook 25); a folder; or a repository on the Hub
-                    device=None,         # where to put it; the best there is if not said
-                    dtype: torch.dtype = None,  # of all weights; each tensor's own where the hardware multiplies bf16, fp32 on a CPU
-                    **hub):              # for the Hub: revision, token, cache_dir
-    "A model from a folder or the Hub, in evaluation mode; raises `UserError` if there is none or a tensor does not fit."
+                    name_or_path,  # 'reads', this package's own; a folder; a repository on the Hub
+                    device=None,   # where to put it; the best there is if not said
+                    dtype: torch.dtype = None,  # of all weights; if not said, each one's own on a
+                                   # GPU that multiplies bf16, fp32 elsewhere
+                    **hub):        # for the Hub: revision, token, cache_dir
+    "A model in evaluation mode; raises `UserError` if there is none or a tensor does not fit."
     folder = Path(name_or_path)
-    if str(name_or_path) == 'reads': folder = Path(package_files('nano_deepseek_ocr') / 'assets/reads')
-    if not folder.is_dir(): folder = from_hub(str(name_or_path), ['config.json', 'model.safetensors', 'ranks.*'], **hub)
-    for name in 'config.json', 'model.safetensors':
-        if not (folder/name).is_file(): raise UserError(f'{folder} holds no {name}')
-    try: cfg = json.loads((folder/'config.json').read_text())
-    except ValueError as e: raise UserError(f'{folder/"config.json"} is not JSON: {e}') from None
+    if str(folder) == 'reads': folder = Path(package_files('nano_deepseek_ocr') / 'assets/reads')
+    if not folder.is_dir():
+        folder = from_hub(str(name_or_path), ['config.json', 'model.safetensors', 'ranks.*'], **hub)
+    sizes, weights = folder/'config.json', folder/'model.safetensors'
+    for file in sizes, weights:
+        if not file.is_file(): raise UserError(f'{folder} holds no {file.name}')
+    try: cfg = config_from_dict(json.loads(sizes.read_text()))
+    except json.JSONDecodeError as e: raise UserError(f'{sizes} is not JSON: {e}') from None
     device = torch.device(device or best_device())
     if device.type == 'cpu' or not multiplies_bf16(device.type): dtype = dtype or torch.float32
-    with torch.device('meta'): model = cls(config_from_dict(cfg))           # shapes, and not one number
-    try: model.load_state_dict(read_tensors(folder/'model.safetensors', device, dtype), assign=True)
-    except RuntimeError as e: raise UserError(f'{folder/"model.safetensors"} does not fit its config.json: {str(e)[:300]}') from None
+    with torch.device('meta'): model = cls(cfg)
+    try: model.load_state_dict(read_tensors(weights, device, dtype), assign=True)
+    except RuntimeError as e:
+        raise UserError(f'{weights} does not fit its config.json: {str(e)[:300]}') from None
     g = model.gpt
-    g.cos, g.sin = (t.to(device) for t in rotary_table(len(g.cos), 2 * g.cos.shape[1]))      # in no file: anyone can compute it
+    g.cos, g.sin = (t.to(device) for t in rotary_table(len(g.cos), 2 * g.cos.shape[1]))
     if (folder/'ranks.tiktoken').is_file(): model.tok = load_tokenizer(folder/'ranks.tiktoken')
     return model.eval()
