@@ -180,7 +180,7 @@ def from_pretrained(cls: NanoDeepseekOCR,
     for file in sizes, weights:
         if not file.is_file(): raise UserError(f'{folder} holds no {file.name}')
     try: cfg = config_from_dict(json.loads(sizes.read_text()))
-    except json.JSONDecodeError as e: raise UserError(f'{sizes} is not JSON: {e}') from None
+    except (json.JSONDecodeError, UnicodeDecodeError) as e: raise UserError(f'{sizes} is not JSON: {e}') from None
     device = torch.device(device or best_device())
     if device.type == 'cpu' or not multiplies_bf16(device.type): dtype = dtype or torch.float32
     with torch.device('meta'): model = cls(cfg)
