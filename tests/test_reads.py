@@ -1,5 +1,6 @@
 """`python -m nano_deepseek_ocr.reads` as a user runs it: what it refuses, what it plans, and that it goes on."""
 import json
+import runpy
 import signal
 import subprocess
 import sys
@@ -17,18 +18,12 @@ COMMAND = [sys.executable, '-m', 'nano_deepseek_ocr.reads']
     (['--steps', '5'], ['--steps']),
 ])
 def test_refused_in_one_line(args, named, tmp_path, monkeypatch, capsys):
-    from nano_deepseek_ocr import reads
+    "Within this process: most of a process's time would be the import of torch."
     monkeypatch.chdir(tmp_path)
     monkeypatch.setattr(sys, 'argv', ['reads', *args])
-    with pytest.raises(SystemExit) as e: runpy_main(reads)
+    with pytest.raises(SystemExit) as e: runpy.run_module('nano_deepseek_ocr.reads', run_name='__main__', alter_sys=True)
     said = str(e.value.code) if isinstance(e.value.code, str) else capsys.readouterr().err
     assert e.value.code not in (0, None) and all(n in said.splitlines()[-1] for n in named), said
-
-
-def runpy_main(module):
-    "The command within this process: most of a process's time would be the import of torch."
-    import runpy
-    runpy.run_module(module.__name__, run_name='__main__', alter_sys=True)
 
 
 def test_stage_0_needs_one_process(monkeypatch):
@@ -72,22 +67,3 @@ def test_a_signal_ends_it_with_75_and_it_goes_on(tmp_path, monkeypatch, capsys):
     monkeypatch.chdir(tmp_path)
     run_recipe(0, dry_run=True)
     assert capsys.readouterr().out.startswith(f'stage 0: runs/reads-eye, step {steps[-1]} of ')
-
-
-def test_it_trains_where_processes_are_spawned():
-    "macOS, Windows, and every system from Python 3.14 on: what goes to a worker travels as a pickle."
-    code = '''
-import torch
-from dataclasses import replace
-from nano_deepseek_ocr.config import preset
-from nano_deepseek_ocr.dataloader import loader
-from nano_deepseek_ocr.reads import Sizes, byte_tokenizer
-if __name__ == '__main__':
-    torch.multiprocessing.set_start_method('spawn')
-    data = Sizes(byte_tokenizer(), replace(preset('reads').train, batch=2), text=.1)
-    batch = next(iter(loader(data, 0, 1)))
-    assert torch.equal(batch['images'], data[0]['images']) and batch['ids'] == data[0]['ids']
-    print('spawned')
-'''
-    r = subprocess.run([sys.executable, '-'], input=code, capture_output=True, text=True, timeout=240)
-    assert r.stdout == 'spawned\n', r.stderr[-2000:]
