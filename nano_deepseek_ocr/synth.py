@@ -23,7 +23,8 @@ def font(name: str,         # one of `FONTS`
          size: int):        # height in pixels
     "A font of matplotlib's as PIL draws it; raises `UserError` for a name that does not exist."
     if name not in FONTS: raise UserError(f'no font {name!r}; there are: {", ".join(FONTS)}')
-    return ImageFont.truetype(str(Path(matplotlib.get_data_path())/'fonts'/'ttf'/f'{FONTS[name]}.ttf'), size)
+    ttf = Path(matplotlib.get_data_path(), 'fonts', 'ttf', f'{FONTS[name]}.ttf')
+    return ImageFont.truetype(str(ttf), size)
 
 # %% ../nbs/14_synth.ipynb #de06e5cd
 class Canvas:
@@ -36,12 +37,13 @@ class Canvas:
     def text(self, x: int, y: int, text: str, font, fill='black'):  # left and top of the line, in pixels
         "Write one line and record where its ink is."
         self.draw.text((x, y), text, fill=fill, font=font)
-        self.lines.append((text, tuple(round(v) for v in self.draw.textbbox((x, y), text, font=font))))
+        box = self.draw.textbbox((x, y), text, font=font)
+        self.lines.append((text, tuple(map(round, box))))
 
 # %% ../nbs/14_synth.ipynb #833cea84
 def _is_prose(p):
-    return (len(p) > 80 and p[0].isupper() and p.isascii()
-            and sum(ch.isalpha() or ch in ' ,.' for ch in p) > .93 * len(p))
+    plain = sum(ch.isalpha() or ch in ' ,.' for ch in p) > .93 * len(p)
+    return plain and len(p) > 80 and p[0].isupper() and p.isascii()
 
 def _manuals():
     "The texts that every Python brings: its manual, then the docstrings of its library."
@@ -70,10 +72,15 @@ def english(split: str = 'train') -> tuple:  # 'train' or 'test'; paragraphs
 @lru_cache(2)
 def vocabulary(split: str = 'train') -> tuple:  # 'train' or 'test'; words of 3 to 9 small letters, sorted
     "The plain words of `english`."
-    return tuple(sorted({w for p in english(split) for w in p.split() if re.fullmatch('[a-z]{3,9}', w)}))
+    words = {w for p in english(split) for w in p.split()}
+    return tuple(sorted(w for w in words if re.fullmatch('[a-z]{3,9}', w)))
 
 # %% ../nbs/14_synth.ipynb #7100ff76
 def _one(rng, xs): return xs[rng.integers(len(xs))]
+
+def _number(rng, a, b): return int(rng.integers(a, b))         # from a to b - 1
+
+def _list(text): return [v.strip() for v in text.split(',')]
 
 PAPERS = ['#ffffff', '#fff3c4', '#dcecff', '#e3f6dc', '#ffe1e1', '#eeeeee']
 INKS = ['#000000', '#222222', '#1b2a49', '#3a1f1f', '#12372a']
@@ -90,8 +97,10 @@ def flow(c: Canvas, words: list,      # page; words to set
     "Set words in lines, as many as fit."
     done, step = 0, int(px * 1.4)
     while done < len(words) and y + step <= bottom and lines:
-        n, w = done, -_width(' ', name, px)
-        while n < len(words) and x + (w := w + _width(' ', name, px) + _width(words[n], name, px)) <= right: n += 1
+        n, space = done, _width(' ', name, px)
+        w = x - space
+        while n < len(words) and (w := w + space + _width(words[n], name, px)) <= right:
+            n += 1
         if n == done: break
         c.text(x, y, ' '.join(words[done:n]), font(name, px), fill)
         done, y, lines = n, y + step, lines - 1
@@ -103,13 +112,14 @@ def text_page(rng, words: list,        # numpy's generator; the words to set
               lines: int = 10**6,      # most lines
               jitter: int = 20) -> tuple:  # pixels from the corner where it may begin; returns `Canvas`, prompt, answer
     "Words set in lines on a square page, as many as fit; raises `UserError` if not even one does."
-    px, name = int(rng.integers(px[0], px[1] + 1)), str(rng.choice(list(FONTS)))
-    c, (x, y) = Canvas((size, size), str(rng.choice(PAPERS))), rng.integers(4, 5 + jitter, 2).tolist()
-    ink = str(rng.choice(INKS))
+    px, name = _number(rng, px[0], px[1] + 1), str(rng.choice(list(FONTS)))
+    c = Canvas((size, size), str(rng.choice(PAPERS)))
+    (x, y), ink = rng.integers(4, 5 + jitter, 2).tolist(), str(rng.choice(INKS))
     while px > 7 and not c.lines:                       # smaller type for a long word
         flow(c, words, x, y, size - 4, size, name, px, ink, lines)
         px -= 1
-    if not c.lines: raise UserError(f'a page of {size} pixels is too small for {words[0]!r} at {px} pixels')
+    if not c.lines:
+        raise UserError(f'a page of {size} pixels is too small for {words[0]!r} at {px} pixels')
     return c, '<image>\nFree OCR.', '\n'.join(t for t, _ in c.lines)
 
 # %% ../nbs/14_synth.ipynb #1d5e90b7
@@ -117,13 +127,15 @@ def document(rng, paragraphs: list,        # numpy's generator; to choose from
              size: int = 512,              # width in pixels
              px: tuple = (11, 15)) -> tuple:  # smallest and largest type; returns `Canvas`, prompt, answer
     "A page of headings, paragraphs and lists in one or two columns; the answer is markdown."
-    px, name, ink = int(rng.integers(px[0], px[1] + 1)), _one(rng, ['sans', 'serif', 'book', 'book']), _one(rng, INKS)
-    c, columns, out = Canvas((size, size * 5 // 4), _one(rng, PAPERS[:2])), int(rng.integers(1, 3)), []
-    edge, gap = int(rng.integers(size // 30, size // 10)), 2 * px
-    bottom, wide = c.image.height - edge, (size - 2 * edge - (columns - 1) * gap) // columns
-    some = lambda least, most: _one(rng, paragraphs).split()[:int(rng.integers(least, most))]
+    px = _number(rng, px[0], px[1] + 1)
+    name, ink = _one(rng, ['sans', 'serif', 'book', 'book']), _one(rng, INKS)
+    c = Canvas((size, size * 5 // 4), _one(rng, PAPERS[:2]))
+    columns, edge = _number(rng, 1, 3), _number(rng, size // 30, size // 10)
+    gap, bottom, out = 2 * px, c.image.height - edge, []
+    wide = (size - 2 * edge - (columns - 1) * gap) // columns
+    some = lambda a, b: _one(rng, paragraphs).split()[:_number(rng, a, b)]
     title = some(2, 6)
-    done, top = flow(c, title, edge, edge, size - edge, bottom, 'bold', px * 2, ink, lines=2)
+    done, top = flow(c, title, edge, edge, size - edge, bottom, 'bold', px * 2, ink, 2)
     if done: out.append('# ' + ' '.join(title[:done]))
     top, col = top + px, 0
     y = top
@@ -145,16 +157,18 @@ def document(rng, paragraphs: list,        # numpy's generator; to choose from
     while more:
         kind, y = rng.integers(5), y + px // 2
         if kind == 0: more = put(some(2, 5), '## ', face='bold', h=px * 5 // 4)
-        elif kind == 1: more = all(put(some(3, 12), '- ', indent=px) for _ in range(int(rng.integers(2, 5))))
+        elif kind == 1:
+            more = all(put(some(3, 12), '- ', px) for _ in range(_number(rng, 2, 5)))
         else: more = put(some(20, 200))
-    answer = re.sub(r'(^- .*)\n\n(?=- )', r'\1\n', '\n\n'.join(out), flags=re.M)     # a list has no empty lines
+    # a list has no empty lines
+    answer = re.sub(r'(^- .*)\n\n(?=- )', r'\1\n', '\n\n'.join(out), flags=re.M)
     return c, '<image>\nConvert the document to markdown.', answer
 
 # %% ../nbs/14_synth.ipynb #1ef8d529
-_SHOPS = ['BLUE HARBOR CAFE', 'Klein & Sons Tools', 'ORCHARD MARKET', 'Night Owl Books',
-          'GREEN LEAF TEA', 'Pier 9 Fish Bar', 'SUNNY BAKERY', 'Old Town Paper']
-_ITEMS = ['Coffee', 'Bread', 'Green tea', 'Hammer', 'Nails 40mm', 'Apples', 'Milk 1L', 'Atlas',
-          'Lamp', 'Rope 5m', 'Soap', 'Notebook', 'Salmon', 'Cake', 'Envelopes', 'Honey']
+_SHOPS = _list('''BLUE HARBOR CAFE, Klein & Sons Tools, ORCHARD MARKET, Night Owl Books,
+    GREEN LEAF TEA, Pier 9 Fish Bar, SUNNY BAKERY, Old Town Paper''')
+_ITEMS = _list('''Coffee, Bread, Green tea, Hammer, Nails 40mm, Apples, Milk 1L, Atlas,
+    Lamp, Rope 5m, Soap, Notebook, Salmon, Cake, Envelopes, Honey''')
 _price = lambda cents: f'{cents // 100}.{cents % 100:02d}'
 
 def _some(rng, n, split):
@@ -167,7 +181,7 @@ def receipt(rng, shop: str = None,        # numpy's generator; a name, or name a
     "A shop receipt whose total is the sum of its items."
     items = _ITEMS if shop else [w.capitalize() for w in _some(rng, most, split)]
     shop = shop or ' '.join(_some(rng, 2, split)).title()
-    n, w, size = int(rng.integers(3, most + 1)), int(rng.integers(380, 500)), 30
+    n, w, size = _number(rng, 3, most + 1), _number(rng, 380, 500), 30
     face = str(rng.choice(['mono', 'sans', 'serif']))
     c = Canvas((w, max(512, 46 * n + 320)), str(rng.choice(PAPERS)))
     cents = [int(v) for v in rng.integers(80, 3000, n)]
@@ -175,7 +189,8 @@ def receipt(rng, shop: str = None,        # numpy's generator; a name, or name a
     rows = list(zip([str(i) for i in rng.choice(items, n, replace=False)], cents))
     rows += [('TOTAL', total), ('CASH', cash), ('CHANGE', cash - total)]
     f, y = font(face, size), int(rng.integers(8, 40))
-    date = '{:02d}/{:02d}/2026 {:02d}:{:02d}'.format(*(rng.integers(a, b) for a, b in ((1, 29), (1, 13), (8, 22), (0, 60))))
+    day = rng.integers((1, 1, 8, 0), (29, 13, 22, 60))
+    date = '{:02d}/{:02d}/2026 {:02d}:{:02d}'.format(*day)
     c.text(16, y, shop, font('bold', size)); c.text(16, y + 48, date, f); y += 100
     for name, v in rows:
         c.text(16, y, name, f); c.text(int(w - 16 - f.getlength(_price(v))), y, _price(v), f)
@@ -184,8 +199,9 @@ def receipt(rng, shop: str = None,        # numpy's generator; a name, or name a
     return c, '<image>\n<|grounding|>OCR this image.', answer
 
 # %% ../nbs/14_synth.ipynb #d248505b
-_TITLES = ['Rain in Oslo', 'Book sales', 'Visitors per day', 'Trains on time', 'Bread baked', 'Steps walked']
-_MONTHS = ['Jan', 'Feb', 'Mar', 'Apr', 'May', 'Jun', 'Jul', 'Aug', 'Sep', 'Oct', 'Nov', 'Dec']
+_TITLES = _list('''Rain in Oslo, Book sales, Visitors per day, Trains on time,
+    Bread baked, Steps walked''')
+_MONTHS = 'Jan Feb Mar Apr May Jun Jul Aug Sep Oct Nov Dec'.split()
 _COLORS = ['#c0392b', '#2471a3', '#229954', '#b9770e', '#6c3483', '#17202a']
 
 def _tr(cells, tag='td'): return '<tr>' + ''.join(f'<{tag}>{v}</{tag}>' for v in cells) + '</tr>'
@@ -194,10 +210,11 @@ def chart(rng, title: str = None,         # numpy's generator; a title, or one i
           split: str = 'train') -> tuple:  # of the words; returns `Canvas`, prompt, answer
     "A bar chart and the table behind it."
     title = title or ' '.join(_some(rng, 2, split)).capitalize()
-    k, flat = int(rng.integers(3, 6)), bool(rng.integers(2))
-    first = int(rng.integers(0, 13 - k))
-    names, values, color = _MONTHS[first:first + k], [int(v) for v in rng.integers(8, 100, k)], str(rng.choice(_COLORS))
-    c, f = Canvas((512, 512), str(rng.choice(['#ffffff', '#f4f6f7', '#fef9e7']))), font('sans', 30)
+    k, flat, f = _number(rng, 3, 6), bool(rng.integers(2)), font('sans', 30)
+    first = _number(rng, 0, 13 - k)
+    names, values = _MONTHS[first:first + k], rng.integers(8, 100, k).tolist()
+    color = str(rng.choice(_COLORS))
+    c = Canvas((512, 512), str(rng.choice(['#ffffff', '#f4f6f7', '#fef9e7'])))
     c.text(40, 12, title, font('bold', 36))
     step = 380 // k
     for i, (n, v) in enumerate(zip(names, values)):
@@ -209,17 +226,20 @@ def chart(rng, title: str = None,         # numpy's generator; a title, or one i
             x = 50 + i * (420 // k)
             c.draw.rectangle([x, 450 - v * 34 // 10, x + 420 // k - 20, 450], fill=color)
             c.text(x, 456, n, f); c.text(x, 412 - v * 34 // 10, str(v), f)
-    return c, '<image>\nParse the figure.', f'{title}\n<table>{"".join(map(_tr, zip(names, values)))}</table>'
+    body = ''.join(map(_tr, zip(names, values)))
+    return c, '<image>\nParse the figure.', f'{title}\n<table>{body}</table>'
 
 # %% ../nbs/14_synth.ipynb #3f6a1c95
 def _cell(rng, kind, split):
     if kind == 0: return _one(rng, vocabulary(split))
     if kind == 1: return str(rng.integers(0, 5000))
-    return f'{rng.uniform(0, 100):.1f} %' if kind == 2 else _price(int(rng.integers(80, 90000)))
+    if kind == 2: return f'{rng.uniform(0, 100):.1f} %'
+    return _price(_number(rng, 80, 90000))
 
 def _columns(head, spans, rows, name, px):
     "Width of each column: its widest cell, or more where the header over it needs more."
-    cols, j = [int(max(_width(r[j], name, px) for r in rows)) + 2 * px for j in range(len(rows[0]))], 0
+    widest, j = lambda cells: int(max(_width(v, name, px) for v in cells)), 0
+    cols = [widest(cells) + 2 * px for cells in zip(*rows)]
     for text, n in zip(head, spans):
         j += n
         cols[j - 1] += max(0, int(_width(text, 'bold', px)) + px - sum(cols[j - n:j]))
@@ -230,36 +250,42 @@ def table(rng, size: int = 512,           # numpy's generator; side in pixels
           most: int = 8,                  # most rows
           split: str = 'train') -> tuple:  # of the words; returns `Canvas`, prompt, answer
     "A ruled table; the answer is HTML with th, td and colspan."
-    px, name, style = int(rng.integers(px[0], px[1] + 1)), _one(rng, ['sans', 'serif', 'book']), int(rng.integers(4))
-    kinds = [0] + [int(rng.integers(4)) for _ in range(int(rng.integers(1, 5)))]
+    px, name = _number(rng, px[0], px[1] + 1), _one(rng, ['sans', 'serif', 'book'])
+    style = _number(rng, 0, 4)
+    kinds = [0] + [_number(rng, 0, 4) for _ in range(_number(rng, 1, 5))]
     head = [w.capitalize() for w in _some(rng, len(kinds), split)]
-    rows = [[_cell(rng, k, split) for k in kinds] for _ in range(int(rng.integers(2, most + 1)))]
+    n = _number(rng, 2, most + 1)
+    rows = [[_cell(rng, k, split) for k in kinds] for _ in range(n)]
     spans = [1] * len(kinds)
     if len(kinds) > 2 and rng.integers(3) == 0: head[-2:], spans[-2:] = [head[-2]], [2]
-    while sum(cols := _columns(head, spans, rows, name, px)) > size - 16 and len(cols) > 1:
-        if spans[-1] == 2: spans[-1] = 1                          # what does not fit is left out, of the answer too
+    columns = partial(_columns, name=name, px=px)
+    while sum(cols := columns(head, spans, rows)) > size - 16 and len(cols) > 1:
+        if spans[-1] == 2: spans[-1] = 1        # what does not fit is left out
         else: head, spans = head[:-1], spans[:-1]
         rows = [r[:-1] for r in rows]
     step = int(px * 1.8)
     rows = rows[:max(1, (size - 16) // step - 1)]
     c = Canvas((size, size), str(rng.choice(PAPERS)))
-    x0, y0 = (int(rng.integers(8, max(9, size - 8 - v))) for v in (sum(cols), step * (len(rows) + 1)))
+    x0 = _number(rng, 8, max(9, size - 8 - sum(cols)))
+    y0 = _number(rng, 8, max(9, size - 8 - step * (len(rows) + 1)))
     at, html = [x0 + sum(cols[:j]) for j in range(len(cols) + 1)], []
     for i, r in enumerate([head] + rows):
         y, j, line = y0 + i * step, 0, ''
         if style == 3 and i % 2: c.draw.rectangle([x0, y, at[-1], y + step], fill='#d9dde2')
         for k, text in enumerate(r):
             n, face = (spans[k], 'bold') if i == 0 else (1, name)
-            left = at[j] + px // 2 if i == 0 or kinds[j] == 0 else int(at[j + 1] - px // 2 - _width(text, face, px))
+            left = at[j] + px // 2
+            if i and kinds[j]: left = int(at[j + 1] - px // 2 - _width(text, face, px))
             c.text(left, y + px // 3, text, font(face, px))
             tag, span = 'td' if i else 'th', f' colspan="{n}"' if n > 1 else ''
             line += f'<{tag}{span}>{text}</{tag}>'
             if style == 0: c.draw.rectangle([at[j], y, at[j + n], y + step], outline='black')
             j += n
         if style == 1 or style == 2 and i == 0:
-            c.draw.line([x0, y + step, at[-1], y + step], fill='black', width=1 + (i == 0))
+            c.draw.line([x0, y + step, at[-1], y + step], 'black', 1 + (i == 0))
         html.append(f'<tr>{line}</tr>')
-    return c, '<image>\nConvert the document to markdown.', f'<table>{"".join(html)}</table>'
+    answer = f'<table>{"".join(html)}</table>'
+    return c, '<image>\nConvert the document to markdown.', answer
 
 # %% ../nbs/14_synth.ipynb #5b0e7a3d
 def plot(rng, split: str = 'train') -> tuple:  # numpy's generator; of the words; returns `Canvas`, prompt, answer
@@ -267,47 +293,55 @@ def plot(rng, split: str = 'train') -> tuple:  # numpy's generator; of the words
     from matplotlib.backends.backend_agg import FigureCanvasAgg
     from matplotlib.figure import Figure
     from matplotlib.text import Text
-    words, style, n = _some(rng, 9, split), _one(rng, ['bar', 'barh', 'line', 'pie']), int(rng.integers(3, 6))
-    names, series = words[:n], words[5:6 if style == 'pie' else 6 + int(rng.integers(2))]
+    words, style = _some(rng, 9, split), _one(rng, ['bar', 'barh', 'line', 'pie'])
+    n, lying = _number(rng, 3, 6), style == 'barh'
+    names, series = words[:n], words[5:6 if style == 'pie' else _number(rng, 6, 8)]
     values, first = rng.integers(5, 100, (len(series), n)), rng.integers(10)
-    fig = Figure(figsize=(5.12, 5.12 * rng.uniform(.7, 1)), dpi=100, facecolor=str(rng.choice(['white', '#f4f6f7'])))
+    size = 5.12, 5.12 * rng.uniform(.7, 1)
+    fig = Figure(size, 100, facecolor=str(rng.choice(['white', '#f4f6f7'])))
     canvas, ax = FigureCanvasAgg(fig), fig.add_subplot()
     ax.set_title(title := ' '.join(words[7:9]).capitalize())
     for s, (label, v) in enumerate(zip(series, values)):
-        at, color = np.arange(n) + s * .4 - .2 * (len(series) - 1), f'C{(first + s * rng.integers(1, 10)) % 10}'
+        at = np.arange(n) + s * .4 - .2 * (len(series) - 1)
+        look = dict(color=f'C{(first + s * rng.integers(1, 10)) % 10}', label=label)
         if style == 'pie': ax.pie(v, labels=[f'{a}: {b}' for a, b in zip(names, v)])
         elif style == 'line':
-            ax.plot(v, 'o-', color=color, label=label)
-            for i in range(n):                                    # the upper line's numbers above it, the lower's below
-                off = 6 if v[i] == values[:, i].max() else -14
-                ax.annotate(str(v[i]), (i, v[i]), xytext=(0, off), textcoords='offset points', ha='center')
-        else: ax.bar_label((ax.bar if style == 'bar' else ax.barh)(at, v, .4, color=color, label=label))
+            ax.plot(v, 'o-', **look)
+            put = partial(ax.annotate, textcoords='offset points', ha='center')
+            for i in range(n):      # the upper line's numbers above it, the lower's below
+                put(str(v[i]), (i, v[i]), (0, 6 if v[i] == values[:, i].max() else -14))
+        else: ax.bar_label((ax.barh if lying else ax.bar)(at, v, .4, **look))
     if style != 'pie':
-        (ax.set_yticks if style == 'barh' else ax.set_xticks)(range(n), names)
-        (ax.set_xlim if style == 'barh' else ax.set_ylim)(-12 if style == 'line' else 0, 115)
-        ax.legend(loc='upper center', bbox_to_anchor=(.5, -.08), ncols=2)      # below, where it covers nothing
+        (ax.set_yticks if lying else ax.set_xticks)(range(n), names)
+        (ax.set_xlim if lying else ax.set_ylim)(-12 if style == 'line' else 0, 115)
+        # below, where it covers nothing
+        ax.legend(loc='upper center', bbox_to_anchor=(.5, -.08), ncols=2)
     fig.tight_layout(); canvas.draw()
     c = Canvas((1, 1))
     c.image = Image.fromarray(np.asarray(canvas.buffer_rgba())).convert('RGB')
     for t in fig.findobj(Text):
         b, h = t.get_window_extent(), c.image.height
         if t.get_text() and t.get_visible() and b.width:
-            c.lines.append((t.get_text(), tuple(round(v) for v in (b.x0, h - b.y1, b.x1, h - b.y0))))
+            box = b.x0, h - b.y1, b.x1, h - b.y0
+            c.lines.append((t.get_text(), tuple(map(round, box))))
     head = '' if style == 'pie' else _tr(['', *series], 'th')
     body = ''.join(map(_tr, zip(names, *values)))
     return c, '<image>\nParse the figure.', f'{title}\n<table>{head}{body}</table>'
 
 # %% ../nbs/14_synth.ipynb #0f4d6b2a
-_SIGN = [*'abcdefghkmnpqrstuvwxyz', *r'\alpha \beta \gamma \delta \theta \lambda \mu \pi \rho \sigma \phi'.split(),
-         *r'\omega \Gamma \Delta \Omega'.split(), *'123456789']
-_FORMS = [r'\frac{E}{E}', r'\sqrt{E}', 'S^{E}', 'S_{E}', r'\sum_{S=1}^{S} E', r'\int_{S}^{S} E \, dV',
-          r'\left( E \right)', 'E O E']              # E: an expression, S: a sign, V: a variable, O: an operator
+_GREEK = r'''\alpha \beta \gamma \delta \theta \lambda \mu \pi \rho \sigma \phi
+    \omega \Gamma \Delta \Omega'''.split()
+_SIGNS_OF = dict(S=[*'abcdefghkmnpqrstuvwxyz', *_GREEK, *'123456789'], V='xyzt',
+                 O=['+', '-', '=', '<', r'\leq', r'\cdot'])
+# E: an expression, S: a sign, V: a variable, O: an operator
+_FORMS = r'''\frac{E}{E}|\sqrt{E}|S^{E}|S_{E}|\sum_{S=1}^{S} E|\int_{S}^{S} E \, dV|'''
+_FORMS = (_FORMS + r'\left( E \right)|E O E').split('|')
 
 def _latex(rng, depth):
     "A random expression, `depth` levels deep."
-    draw = dict(E=partial(_latex, rng, depth - 1), S=partial(_one, rng, _SIGN), V=partial(_one, rng, 'xyzt'),
-                O=partial(_one, rng, ['+', '-', '=', '<', r'\leq', r'\cdot']))
-    return re.sub('[ESVO]', lambda m: draw[m[0]](), _one(rng, _FORMS) if depth > 0 else 'S')
+    def draw(m):
+        return _latex(rng, depth - 1) if m[0] == 'E' else _one(rng, _SIGNS_OF[m[0]])
+    return re.sub('[ESVO]', draw, _one(rng, _FORMS) if depth > 0 else 'S')
 
 def formula(rng, size: int = 512,         # numpy's generator; widest page in pixels
             depth: int = 3) -> tuple:     # levels of the expression; returns `Canvas`, prompt, answer
@@ -316,7 +350,7 @@ def formula(rng, size: int = 512,         # numpy's generator; widest page in pi
     from matplotlib.mathtext import MathTextParser
     family = _one(rng, ['cm', 'stix', 'dejavusans', 'dejavuserif'])
     face = FontProperties(size=int(rng.integers(18, 32)), math_fontfamily=family)
-    for d in range(depth, -1, -1):                                # one that is too wide is replaced by a simpler one
+    for d in range(depth, -1, -1):     # one that is too wide is replaced by a simpler one
         tex = f'{_latex(rng, d)} = {_latex(rng, d - 1)}'
         ink = np.asarray(MathTextParser('agg').parse(f'${tex}$', 100, face).image)
         if ink.shape[1] <= size - 32: break
@@ -328,10 +362,10 @@ def formula(rng, size: int = 512,         # numpy's generator; widest page in pi
     return c, '<image>\nFree OCR.', rf'\[ {tex} \]'
 
 # %% ../nbs/14_synth.ipynb #588411ff
-_WORDS = ['OPEN TILL 9', 'FISH MARKET', 'NO PARKING', 'WET PAINT', 'CITY LIBRARY',
-          'ROOMS TO LET', 'PLATFORM 4', 'FRESH EGGS']
-_SIGNS = [('blue', '#1f4e9c', 'white'), ('green', '#1e6b35', 'yellow'), ('red', '#a61c1c', 'white'),
-          ('yellow', '#e8c21a', 'black'), ('black', '#222222', 'orange')]
+_WORDS = _list('''OPEN TILL 9, FISH MARKET, NO PARKING, WET PAINT, CITY LIBRARY,
+    ROOMS TO LET, PLATFORM 4, FRESH EGGS''')
+_SIGNS = [v.split() for v in _list('''blue #1f4e9c white, green #1e6b35 yellow,
+    red #a61c1c white, yellow #e8c21a black, black #222222 orange''')]
 _WALLS = [('brick wall', (150, 85, 65)), ('grey wall', (130, 130, 132)),
           ('wooden fence', (165, 125, 80)), ('hedge', (70, 105, 60))]
 
@@ -341,7 +375,7 @@ def scene(rng, words: str = None,         # numpy's generator; what the sign say
     words = words or ' '.join(_some(rng, 3, split)).upper()[:13].rsplit(' ', 1)[0]
     name, board, ink = _one(rng, _SIGNS)
     wall, rgb = _one(rng, _WALLS)
-    rough = np.clip(rng.normal(0, 22, (64, 64, 1)) + np.array(rgb), 0, 255).astype(np.uint8)
+    rough = np.clip(rng.normal(0, 22, (64, 64, 1)) + rgb, 0, 255).astype(np.uint8)
     c = Canvas((512, 512))
     c.image.paste(Image.fromarray(rough).resize((512, 512), Image.BICUBIC))
     f, pad = font('bold', 46), 24
@@ -349,7 +383,8 @@ def scene(rng, words: str = None,         # numpy's generator; what the sign say
     sign = Image.new('RGBA', (w, 110), board); d = ImageDraw.Draw(sign)
     d.rectangle([5, 5, w - 6, 104], outline=ink, width=4); d.text((pad, 26), words, fill=ink, font=f)
     sign = sign.rotate(float(rng.uniform(-8, 8)), Image.BICUBIC, expand=True)
-    x, y = int(rng.integers(0, max(512 - sign.width, 1))), int(rng.integers(60, 450 - sign.height))
+    x = _number(rng, 0, max(512 - sign.width, 1))
+    y = _number(rng, 60, 450 - sign.height)
     c.image.paste(sign, (x, y), sign)
     c.lines.append((words, (x, y, x + sign.width, y + sign.height)))
     answer = f'A {name} sign with {ink} letters in front of a {wall}. It says "{words}".'
@@ -368,19 +403,21 @@ def distort(c: Canvas, rng,            # a page; numpy's generator
     "Perspective, shade, blur, noise and JPEG."
     if amount <= 0: return c
     (w, h), paper = c.image.size, c.image.getpixel((0, 0))
-    flat = [(0, 0), (w, 0), (w, h), (0, h)]
-    bent = [(x + (1 if x == 0 else -1) * a, y + (1 if y == 0 else -1) * b)
-            for (x, y), (a, b) in zip(flat, rng.uniform(0, .07 * amount, (4, 2)) * (w, h))]
-    im = c.image.transform((w, h), Image.PERSPECTIVE, _homography(bent, flat), Image.BILINEAR, fillcolor=paper)
-    m = _homography(flat, bent)
+    flat = np.array([(0, 0), (w, 0), (w, h), (0, h)])
+    inward = np.array([(1, 1), (-1, 1), (-1, -1), (1, -1)])
+    bent = flat + inward * (rng.uniform(0, .07 * amount, (4, 2)) * (w, h))
+    m = _homography(bent, flat)
+    im = c.image.transform((w, h), Image.PERSPECTIVE, m, Image.BILINEAR, fillcolor=paper)
+    m = np.append(_homography(flat, bent), 1).reshape(3, 3).T
     def moved(x0, y0, x1, y1):
-        p = np.array([(x0, y0, 1), (x1, y0, 1), (x1, y1, 1), (x0, y1, 1)], float) @ np.append(m, 1).reshape(3, 3).T
+        p = np.array([(x0, y0, 1), (x1, y0, 1), (x1, y1, 1), (x0, y1, 1)], float) @ m
         p = p[:, :2] / p[:, 2:]
         return tuple(round(float(v)) for v in (*p.min(0), *p.max(0)))
     c.lines = [(t, moved(*b)) for t, b in c.lines]
     im = im.filter(ImageFilter.GaussianBlur(float(rng.uniform(0, .9 * amount))))
     a, b = rng.uniform(-.35 * amount, .35 * amount, 2)
-    shade = 1 - .25 * amount * rng.random() + a * np.linspace(-.5, .5, w)[None] + b * np.linspace(-.5, .5, h)[:, None]
+    across, down = np.linspace(-.5, .5, w)[None], np.linspace(-.5, .5, h)[:, None]
+    shade = 1 - .25 * amount * rng.random() + a * across + b * down
     grain = rng.standard_normal((h, w), dtype=np.float32) * (14 * amount)
     out = np.asarray(im) * shade[..., None].astype(np.float32) + grain[..., None]
     im = Image.fromarray(out.clip(0, 255).astype(np.uint8))
@@ -392,7 +429,7 @@ def distort(c: Canvas, rng,            # a page; numpy's generator
 # %% ../nbs/14_synth.ipynb #6a9eeada
 _LETTERS = list('abcdefghijkmnopqrstuvwxyzABCDEFGHJKLMNPQRSTUVWXYZ23456789')
 
-def _between(easy, hard, d): return round(easy + (hard - easy) * min(1., 2 * d))      # the dial's lower half
+def _between(easy, hard, d): return round(easy + (hard - easy) * min(1., 2 * d))
 
 def _text(rng, d, size, split):
     words = _one(rng, english(split)).split()
@@ -401,10 +438,11 @@ def _text(rng, d, size, split):
     return text_page(rng, words[first:], size, px, lines, _between(0, size // 8, d))
 
 def _strings(rng, d, size, split):
-    n = int(rng.integers(1, _between(2, 9, d)))
-    words = [''.join(rng.choice(_LETTERS, int(rng.integers(1, _between(3, 8, d))))) for _ in range(n)]
-    free = size // 2 if n == 1 else size // 8                      # a single word may stand anywhere
-    return text_page(rng, words, size, (_between(24, 12, d), _between(24, 19, d)), jitter=_between(0, free, d))
+    n, px = _number(rng, 1, _between(2, 9, d)), (_between(24, 12, d), _between(24, 19, d))
+    word = lambda: ''.join(rng.choice(_LETTERS, _number(rng, 1, _between(3, 8, d))))
+    words = [word() for _ in range(n)]
+    free = size // 2 if n == 1 else size // 8         # a single word may stand anywhere
+    return text_page(rng, words, size, px, jitter=_between(0, free, d))
 
 KINDS = dict(
     receipt=lambda rng, d, size, split: receipt(rng, most=_between(3, 8, d), split=split),
@@ -417,6 +455,9 @@ KINDS = dict(
     plot=lambda rng, d, size, split: plot(rng, split),
     formula=lambda rng, d, size, split: formula(rng, depth=_between(1, 3, d)))
 
+def _sample(name, c, prompt, answer):
+    return dict(id=name, image=c.image, prompt=prompt, answer=answer, boxes=c.lines)
+
 def page(seed: int, index: int,           # together they name the page
          kind: str = 'text',              # one of `KINDS`
          split: str = 'train',            # 'train' or 'test': words and generators of their own
@@ -428,14 +469,14 @@ def page(seed: int, index: int,           # together they name the page
     rng = np.random.default_rng((seed, index, split == 'test'))
     c, prompt, answer = KINDS[kind](rng, difficulty, size, split)
     distort(c, rng, 2 * difficulty - 1)
-    return dict(id=f'drawn-{kind}-{split}-{seed}-{index}', image=c.image, prompt=prompt, answer=answer, boxes=c.lines)
+    return _sample(f'drawn-{kind}-{split}-{seed}-{index}', c, prompt, answer)
 
 # %% ../nbs/14_synth.ipynb #7d2f0b86
 def grounded(sample: dict) -> dict:  # from `page`; the same page, asked for places
     "A drawn page whose answer gives each line of text with its box."
-    size = sample['image'].size
-    lines = [f"{format_grounding('text', [pixels_to_box(b, size)])}\n{t}" for t, b in sample['boxes']]
-    return sample | dict(prompt='<image>\n<|grounding|>OCR this image.', answer='\n'.join(lines))
+    at = lambda b: format_grounding('text', [pixels_to_box(b, sample['image'].size)])
+    answer = '\n'.join(f'{at(b)}\n{t}' for t, b in sample['boxes'])
+    return sample | dict(prompt='<image>\n<|grounding|>OCR this image.', answer=answer)
 
 # %% ../nbs/14_synth.ipynb #f383fc84
 def overfit_pages(seed: int = 0) -> list:  # ten dicts: id, image, prompt, answer, boxes
@@ -444,6 +485,6 @@ def overfit_pages(seed: int = 0) -> list:  # ten dicts: id, image, prompt, answe
     for draw, n, names in (receipt, 4, _SHOPS), (chart, 3, _TITLES), (scene, 3, _WORDS):
         first = int(np.random.default_rng((seed, n)).integers(len(names)))
         for i in range(n):
-            c, prompt, answer = draw(np.random.default_rng((seed, i, n)), names[(first + i) % len(names)])
-            out.append(dict(id=f'{draw.__name__}_{i}', image=c.image, prompt=prompt, answer=answer, boxes=c.lines))
+            drawn = draw(np.random.default_rng((seed, i, n)), names[(first + i) % len(names)])
+            out.append(_sample(f'{draw.__name__}_{i}', *drawn))
     return out
