@@ -24,7 +24,7 @@ from .tokenizer import Tokenizer, load_tokenizer
 from .generate import Decoding
 from .synth import english, text_page
 from .letters import LetteredTask
-from .dataloader import collate, tokenize_sample
+from .dataloader import collate, to_device, tokenize_sample
 from .metrics import error_rate, fox_metrics, libraries, meteor_note
 from .meters import feature_cosines, swap_pages, vision_gain
 from .runs import load_model
@@ -68,14 +68,15 @@ def read_all(model,                        # who reads
                 except UserError as e: done(name, '', reason='unreadable', error=str(e))
             read = model.read([p for _, p in pages], prompt, mode, how, batch=batch)
             for (name, page), a in zip(pages, read):
-                done(name, a, reason=a.reason, tokens=len(a.ids), vision=valid_tokens(mode, page.size))
+                vision = valid_tokens(mode, page.size)
+                done(name, a, reason=a.reason, tokens=len(a.ids), vision=vision)
             bar.update(len(part))
     while rank == 0 and not all(file(name).exists() for name, _ in sources): time.sleep(.5)     # the others still read
 
 def read_log(out: Path) -> dict:  # name -> what `read_all` noted of the page
     "How each page was read, by all ranks."
-    lines = [json.loads(l) for f in sorted(out.glob('read_*.jsonl')) for l in f.read_text().splitlines()]
-    return {l['name']: l for l in lines}
+    text = ''.join(f.read_text() for f in sorted(out.glob('read_*.jsonl')))
+    return {l['name']: l for l in map(json.loads, text.splitlines())}
 
 def same_settings(out: Path, settings: dict):  # folder of results; what decides how pages are read
     "Remember the settings in `out`; raises `UserError` if pages there were read with others."
@@ -85,7 +86,8 @@ def same_settings(out: Path, settings: dict):  # folder of results; what decides
     changed = [k for k in {**old, **settings} if old.get(k) != settings.get(k)]
     if changed:
         diff = '; '.join(f'{k} {old.get(k)!r}, now {settings.get(k)!r}' for k in changed)
-        raise UserError(f'{out} holds pages read with other settings ({diff}); give another --out, or remove it')
+        raise UserError(f'{out} holds pages read with other settings ({diff}); '
+                        'give another --out, or remove it')
     _write(path, text)
 
 # %% ../nbs/28_evaluate.ipynb #ea322869
@@ -130,19 +132,21 @@ FOX_KEYS = ('precision', 'recall', 'f_measure', 'bleu', 'meteor', 'edit_dist')
 def score_texts(rows: list,                # dicts: image, label (what is there), answer (what was read or None), vision
                 tok: Tokenizer) -> dict:   # counts the text tokens
     "Fox's metrics of each page, their means, and the means that the official script would print."
-    pages = []
-    for r in tqdm(rows, desc='scoring', unit='page', disable=None):
+    def score(r):
         pair = r['answer'] or '', r['label']
-        pages.append(dict(image=r['image'], tokens=len(tok.encode(r['label'])), vision=r.get('vision'),
-                          official=fox_metrics(*pair, official=True))
-                     | fox_metrics(*pair) | dict(cer=error_rate(*pair), wer=error_rate(*pair, 'word')))
+        return dict(image=r['image'], vision=r.get('vision'), tokens=len(tok.encode(pair[1])),
+                    official=fox_metrics(*pair, official=True), **fox_metrics(*pair),
+                    cer=error_rate(*pair), wer=error_rate(*pair, 'word'))
+    pages = [score(r) for r in tqdm(rows, desc='scoring', unit='page', disable=None)]
     mean = lambda rows, keys: {k: float(np.mean([r[k] for r in rows])) for k in keys}
     names = lambda test: [r['image'] for r in rows if test(r)]
-    return dict(n=len(pages), mean=mean(pages, FOX_KEYS + ('cer', 'wer')),
-                official=mean([p['official'] for p in pages], FOX_KEYS), missing=names(lambda r: r['answer'] is None),
-                empty=names(lambda r: r['answer'] == ''), without_text=names(lambda r: not r['label'].strip()),
-                tokenizer=f'a tokenizer of {tok.vocab_size:,} ids', pages=pages,
-                notes=[n for n in [meteor_note()] if n])
+    odd = dict(missing=lambda r: r['answer'] is None, empty=lambda r: r['answer'] == '',
+               without_text=lambda r: not r['label'].strip())
+    return dict(n=len(pages), mean=mean(pages, FOX_KEYS + ('cer', 'wer')), pages=pages,
+                official=mean([p['official'] for p in pages], FOX_KEYS),
+                tokenizer=f'a tokenizer of {tok.vocab_size:,} ids',
+                notes=[n for n in [meteor_note()] if n],
+                **{k: names(v) for k, v in odd.items()})
 
 # %% ../nbs/28_evaluate.ipynb #3372d0f0
 FOX_PAPER = {(600, 700): (96.5, 10.5, 98.5, 6.7, 7), (700, 800): (93.8, 11.8, 97.3, 7.5, 28),
@@ -152,35 +156,44 @@ FOX_PAPER = {(600, 700): (96.5, 10.5, 98.5, 6.7, 7), (700, 800): (93.8, 11.8, 97
 
 def _row(*cells): return f"| {' | '.join(map(str, cells))} |"
 
+def _head(names):
+    "The first two lines of a table of numbers."
+    names = [n.strip() for n in names.split(',')]
+    return [_row(*names), '|---|' + '--:|' * (len(names) - 1)]
+
 def _bucket(pages, a, b):
     "A row of the table: the pages with a to b text tokens."
     rows, paper = [r for r in pages if a <= r['tokens'] < b], FOX_PAPER.get((a, b))
     if not rows and not paper: return []
-    mean = lambda f, form: form.format(np.mean([f(r) for r in rows])) if rows else ''
-    vision = rows and all(r['vision'] for r in rows)
-    theirs = [f'{paper[0]}% at {paper[1]}×', f'{paper[2]}% at {paper[3]}×', paper[4]] if paper else [''] * 3
+    mean = lambda f, form: format(np.mean([f(r) for r in rows]), form) if rows else ''
+    known = rows and all(r['vision'] for r in rows)
+    ratio = mean(lambda r: r['tokens'] / r['vision'], '.1f') + '×' if known else ''
+    theirs = '{}% at {}×|{}% at {}×|{}'.format(*paper).split('|') if paper else [''] * 3
     name = f'{a}-{b}' if paper else f'below {b}' if a == 0 else f'from {a}'
-    return [_row(name, len(rows), mean(lambda r: r['tokens'], '{:.0f}'),
-                 mean(lambda r: r['tokens'] / r['vision'], '{:.1f}×') if vision else '',
-                 mean(lambda r: 100 * r['precision'], '{:.1f}%'),
-                 mean(lambda r: 100 * r['official']['precision'], '{:.1f}%'),
-                 mean(lambda r: r['edit_dist'], '{:.3f}'), *theirs)]
+    return [_row(name, len(rows), mean(lambda r: r['tokens'], '.0f'), ratio,
+                 mean(lambda r: r['precision'], '.1%'),
+                 mean(lambda r: r['official']['precision'], '.1%'),
+                 mean(lambda r: r['edit_dist'], '.3f'), *theirs)]
 
 def fox_report(result: dict, label: str) -> str:  # from `score_texts`; what was read, in words; markdown
     "Means, and precision against compression by length of the text beside the paper's."
     m, o, edges = result['mean'], result['official'], [(0, 600), *FOX_PAPER, (1300, np.inf)]
-    return '\n'.join([
-        f"**{label}**, {result['n']} pages. Text tokens are counted by {result['tokenizer']}; the paper counts with "
-        "DeepSeek-OCR's own of about 129,000, so compare rows only if that was given.", '',
-        _row('', *FOX_KEYS, 'CER', 'WER'), '|---|' + '--:|' * 8,
-        _row('mean', *(f'{m[k]:.4f}' for k in (*FOX_KEYS, 'cer', 'wer'))),
-        _row("as Fox's script prints it (arguments exchanged)", *(f'{o[k]:.4f}' for k in FOX_KEYS), '', ''), '',
-        _row('text tokens', 'pages', 'mean tokens', 'compression', 'precision', 'Fox\'s "precision"', 'edit distance',
-             'paper, 64 tokens', 'paper, 100 tokens', 'paper, pages'), '|---|' + '--:|' * 9,
-        *[row for a, b in edges for row in _bucket(result['pages'], a, b)], '',
-        'Paper: DeepSeek-OCR, Table 2; its precision is not defined. Ours: words read and there / words read, as sets.',
-        *[line for k in ('missing', 'empty', 'without_text') for line in listed(k.replace('_', ' '), result[k])],
-        *[f'- {n}' for n in result['notes']]])
+    of = lambda means, keys: [f'{means[k]:.4f}' for k in keys]
+    odd = [l for k in ('missing', 'empty', 'without_text')
+           for l in listed(k.replace('_', ' '), result[k])]
+    said = (f"**{label}**, {result['n']} pages. Text tokens are counted by {result['tokenizer']}; "
+            "the paper counts with DeepSeek-OCR's own of about 129,000, "
+            'so compare rows only if that was given.')
+    script = "as Fox's script prints it (arguments exchanged)"
+    lines = [said, '', *_head(','.join(['', *FOX_KEYS, 'CER', 'WER']))]
+    lines += [_row('mean', *of(m, (*FOX_KEYS, 'cer', 'wer')))]
+    lines += [_row(script, *of(o, FOX_KEYS), '', ''), '']
+    lines += _head('''text tokens, pages, mean tokens, compression, precision,
+        Fox's "precision", edit distance, paper (64 tokens), paper (100 tokens), paper (pages)''')
+    lines += [row for a, b in edges for row in _bucket(result['pages'], a, b)]
+    lines += ['', 'Paper: DeepSeek-OCR, Table 2; its precision is not defined. '
+              'Ours: words read and there / words read, as sets.', *odd]
+    return '\n'.join(lines + [f'- {n}' for n in result['notes']])
 
 # %% ../nbs/28_evaluate.ipynb #8ca07506
 def curve_page(ratio: float,                    # text tokens wanted for each vision token
@@ -224,26 +237,28 @@ def curve(model, tok: Tokenizer,          # who reads; who counts the text
 
 def curve_report(rows: list, tok: Tokenizer, label: str) -> str:  # from `curve`; who counted; what was read; markdown
     "The curve in the form of the paper's Table 2."
-    head = 'text tokens', 'pages', 'vision tokens', 'side of the page (px)', 'compression', 'precision', 'edit distance'
-    lines = [_row(f"{r['tokens']:.0f}", r['pages'], f"{r['vision']:.0f}", f"{r['side']:.0f}",
-                  f"{r['compression']:.1f}×", f"{100 * r['precision']:.1f}%", f"{r['edit_dist']:.3f}") for r in rows]
-    return '\n'.join([f'**{label}**. Drawn pages of unseen English. Text tokens are counted by a tokenizer of '
-                      f'{tok.vocab_size:,} ids, not the paper\'s.', '', _row(*head), '|' + '--:|' * len(head), *lines])
+    head = _head('''text tokens, pages, vision tokens, side of the page (px), compression,
+        precision, edit distance''')
+    line = ('| {tokens:.0f} | {pages} | {vision:.0f} | {side:.0f} | {compression:.1f}× | '
+            '{precision:.1%} | {edit_dist:.3f} |')
+    said = (f'**{label}**. Drawn pages of unseen English. Text tokens are counted by '
+            f"a tokenizer of {tok.vocab_size:,} ids, not the paper's.")
+    return '\n'.join([said, '', *head, *(line.format(**r) for r in rows)])
 
 def plot_curve(curves: dict):  # label -> rows from `curve`; returns a figure
     "Precision against text tokens per vision token, beside the paper's two lines."
     from matplotlib.figure import Figure
     fig = Figure(figsize=(7.5, 3), dpi=90)
     ax, paper = fig.subplots(), list(FOX_PAPER.values())
-    for k, name, grey in (0, 'paper: Fox, 64 tokens', '#999'), (2, 'paper: Fox, 100 tokens', '#555'):
-        ax.plot([v[k + 1] for v in paper], [v[k] for v in paper], 'o--', ms=3, lw=1, color=grey, label=name)
+    for k, n, grey in (0, 64, '#999'), (2, 100, '#555'):
+        x, y = [v[k + 1] for v in paper], [v[k] for v in paper]
+        ax.plot(x, y, 'o--', ms=3, lw=1, color=grey, label=f'paper: Fox, {n} tokens')
     for label, rows in curves.items():
-        ax.plot([r['compression'] for r in rows], [100 * r['precision'] for r in rows], 'o-', ms=4, label=label)
-    ax.set_xlabel('text tokens per vision token', fontsize=8)
-    ax.set_ylabel('precision (%)', fontsize=8)
-    ax.set_ylim(-3, 103)
+        x, y = [r['compression'] for r in rows], [100 * r['precision'] for r in rows]
+        ax.plot(x, y, 'o-', ms=4, label=label)
+    ax.set(xlabel='text tokens per vision token', ylabel='precision (%)', ylim=(-3, 103))
     ax.tick_params(labelsize=7)
-    ax.legend(fontsize=7, loc='upper left', bbox_to_anchor=(1, 1))         # beside the axes: no point is hidden
+    ax.legend(fontsize=7, loc='upper left', bbox_to_anchor=(1, 1))         # beside the axes
     fig.tight_layout()
     return fig
 
@@ -252,8 +267,10 @@ def counter(tok: Tokenizer) -> Tokenizer:  # a model's own; returns who counts t
     "Bytes are no text tokens: a model that writes them is counted with this package's tokenizer."
     return tok if tok.vocab_size > 1000 else load_tokenizer()
 
-READS = {'words of up to 12 letters': ('word', 1, 256), 'English, up to 4 lines': ('prose', 4, 256),
-         'words in no order, up to 4 lines': ('salad', 4, 256), 'English, a full page of 256 px': ('prose', 0, 256),
+READS = {'words of up to 12 letters': ('word', 1, 256),
+         'English, up to 4 lines': ('prose', 4, 256),
+         'words in no order, up to 4 lines': ('salad', 4, 256),
+         'English, a full page of 256 px': ('prose', 0, 256),
          'English, up to 8 lines, 512 px': ('prose', 8, 512)}
 
 def seconds_of(work) -> float:  # a function
@@ -266,47 +283,59 @@ def reads_results(model,              # who reads pages of 256 pixels
                   n: int = 64,        # pages of each kind
                   ratios: tuple = (1, 1.5, 2, 3, 4, 5, 6, 8)) -> dict:  # of the curve; returns kinds, gain, cosine, seconds and curve
     "Error rates on unseen drawn pages, what the page is worth, time, and the curve at 512 pixels."
-    kinds = {name: accuracy(model, kind, n, lines, size) for name, (kind, lines, size) in READS.items()}
+    kinds = {k: accuracy(model, kind, n, *sizes) for k, (kind, *sizes) in READS.items()}
     task, tok = LetteredTask('test', seed=2, kind='prose', lines=4), model.tokenizer()
-    pages = [task[i] for i in range(min(n, 32))]
-    right, wrong = (collate([tokenize_sample(s, tok, 'micro', 1024) for s in p], 0) for p in (pages, swap_pages(pages)))
-    device = model.gpt.lm_head.weight.device
-    right, wrong = ({k: v.to(device) if torch.is_tensor(v) else v for k, v in b.items()} for b in (right, wrong))
+    pages, device = [task[i] for i in range(min(n, 32))], model.gpt.lm_head.weight.device
+    batch = lambda pages: collate([tokenize_sample(s, tok, 'micro', 1024) for s in pages], 0)
+    right, wrong = (to_device(batch(p), device) for p in (pages, swap_pages(pages)))
     read_one = seconds_of(lambda: model.read(pages[0]['image'], mode='micro'))
     with tempfile.TemporaryDirectory() as d:
         pages[0]['image'].save(f'{d}/page.png')
         command = [sys.executable, '-m', 'nano_deepseek_ocr.sample', f'{d}/page.png']
-        start = seconds_of(lambda: subprocess.run(command, check=True, capture_output=True))
-    return dict(kinds=kinds, **vision_gain(model, right, wrong), **feature_cosines(model, right), seconds=read_one, command_seconds=start,
-                curve=curve(model, load_tokenizer(), 'tiny', ratios, max(n // 8, 2)))
+        run = lambda: subprocess.run(command, check=True, capture_output=True)
+        seconds = dict(seconds=read_one, command_seconds=seconds_of(run))
+    rows = curve(model, load_tokenizer(), 'tiny', ratios, max(n // 8, 2))
+    seen = vision_gain(model, right, wrong) | feature_cosines(model, right)
+    return dict(kinds=kinds) | seen | seconds | dict(curve=rows)
 
 def reads_report(r: dict, label: str) -> str:  # from `reads_results`; markdown
     "The results as tables."
-    share = lambda v, key, n: f'{v[key]:.{n}%} ({" to ".join(f"{100 * x:.{n}f}" for x in v[key + "_interval"])})'
-    lines = [_row(k, v['pages'], share(v, 'cer', 1), share(v, 'exact', 0)) for k, v in r['kinds'].items()]
-    said = [f"- the page is worth {r['vision_gain']:.2f} nats a token (loss with another page's picture, less the loss with its own)",
-            f"- cosine between the features of different pages after the projector: {r['cos_projector']:.2f}",
-            f"- a page of 256 px is read in {r['seconds']:.2f} s; the command with this package's own model, start-up included, "
-            f"takes {r['command_seconds']:.1f} s"]
-    return '\n'.join([f'**{label}**. Drawn pages, text and seeds kept for testing, five fonts of 15 to 19 px; '
-                      'in brackets 95 % intervals over the pages.', '',
-                      _row('pages', 'number', 'characters wrong', 'pages exact'), '|---|--:|--:|--:|', *lines, '', *said, '',
-                      curve_report(r['curve'], load_tokenizer(), 'The curve at 512 px')])
+    line = ('| {} | {pages} | {cer:.1%} ({:.1f} to {:.1f}) | {exact:.0%} ({:.0f} to {:.0f}) |')
+    bounds = lambda v: [100 * x for k in ('cer', 'exact') for x in v[f'{k}_interval']]
+    lines = [line.format(k, *bounds(v), **v) for k, v in r['kinds'].items()]
+    said = '''**{}**. Drawn pages, text and seeds kept for testing, five fonts of 15 to 19 px; \
+in brackets 95 % intervals over the pages.
+
+{}
+
+- the page is worth {vision_gain:.2f} nats a token (loss with another page's picture, less \
+the loss with its own)
+- cosine between the features of different pages after the projector: {cos_projector:.2f}
+- a page of 256 px is read in {seconds:.2f} s; the command with this package's own model, \
+start-up included, takes {command_seconds:.1f} s
+
+'''
+    table = '\n'.join(_head('pages, number, characters wrong, pages exact') + lines)
+    curve = curve_report(r['curve'], load_tokenizer(), 'The curve at 512 px')
+    return said.format(label, table, **r) + curve
 
 def _run_reads(a, model):
     r = reads_results(model, a.pages or 64)
-    label = f'reads: {a.model}' + f' step {a.step}' * bool(a.step)                    # pages of two sizes, so no mode
+    label = f'reads: {a.model}' + f' step {a.step}' * bool(a.step)      # two sizes, so no mode
     _save(a.out, 'reads', dict(label=label) | r, reads_report(r, label))
     (a.out/'curve.png').write_bytes(png(plot_curve({label: r['curve']})))
 
 # %% ../nbs/28_evaluate.ipynb #e055b632
+def _texts(folder, *suffixes):
+    files = sorted(f for f in folder.glob('*') if f.suffix in suffixes)
+    return [(f, f.read_text(encoding='utf-8', errors='replace')) for f in files]
+
 def saved_answers(path, rows: list = None) -> tuple:  # a folder or a result file; rows of image and label, if known
     "The rows with an `answer` (None if missing), and the names of answers that belong to no row. Raises `UserError`."
     path = Path(path)
     if path.is_dir():
         if rows is None: raise UserError(f'{path} is a folder of answers; say also what is there')
-        found = {f.stem: f.read_text(encoding='utf-8', errors='replace')
-                 for f in sorted(path.iterdir()) if f.suffix in ('.md', '.mmd', '.txt')}
+        found = {f.stem: t for f, t in _texts(path, '.md', '.mmd', '.txt')}
         key = lambda r: Path(r['image']).stem
     else:
         if not path.is_file(): raise UserError(f'no file or folder {str(path)!r} with predictions')
@@ -314,27 +343,32 @@ def saved_answers(path, rows: list = None) -> tuple:  # a folder or a result fil
             answers = json.loads(path.read_text(encoding='utf-8'))
             answers = {a['image']: (str(a['answer']), str(a.get('label', ''))) for a in answers}
         except (ValueError, KeyError, TypeError, AttributeError) as e:
-            raise UserError(f'{path}: not a JSON list of {{image, label, answer}} ({type(e).__name__}: {e})') from None
-        rows = [dict(image=k, label=l) for k, (_, l) in answers.items()] if rows is None else rows
+            raise UserError(f'{path}: not a JSON list of {{image, label, answer}} '
+                            f'({type(e).__name__}: {e})') from None
+        if rows is None: rows = [dict(image=k, label=l) for k, (_, l) in answers.items()]
         found, key = {k: a for k, (a, _) in answers.items()}, lambda r: r['image']
-    return [r | dict(answer=found.get(key(r))) for r in rows], sorted(set(found) - {key(r) for r in rows})
+    extra = sorted(set(found) - set(map(key, rows)))
+    return [r | dict(answer=found.get(key(r))) for r in rows], extra
 
 def truth_folder(path) -> list:  # a folder of .md or .txt files; rows of image and label
     "What is there, a file for each page; raises `UserError` if there is nothing."
-    files = sorted(f for f in Path(path).iterdir() if f.suffix in ('.md', '.txt')) if Path(path).is_dir() else []
-    if not files: raise UserError(f'no folder of .md or .txt files at {str(path)!r}')
-    return [dict(image=f.name, label=f.read_text(encoding='utf-8', errors='replace')) for f in files]
+    rows = [dict(image=f.name, label=t) for f, t in _texts(Path(path), '.md', '.txt')]
+    if not rows: raise UserError(f'no folder of .md or .txt files at {str(path)!r}')
+    return rows
 
 # %% ../nbs/28_evaluate.ipynb #86feaf93
+def _json(value): return json.dumps(value, indent=1, ensure_ascii=False)
+
 def _save(out, name, result, text):
     out.mkdir(parents=True, exist_ok=True)
-    _write(out/f'{name}.json', json.dumps(result, indent=1, ensure_ascii=False))
+    _write(out/f'{name}.json', _json(result))
     _write(out/f'{name}.md', text + '\n')
     print(f'{text}\n\nwritten: {out/name}.json, {out/name}.md')
 
 def _check(a):
     "Everything that can be wrong before a model is loaded."
-    if a.what not in _NEEDS: raise UserError(f'no evaluation {a.what!r}; there are: {", ".join(sorted(_NEEDS))}')
+    known = ', '.join(sorted(_NEEDS))
+    if a.what not in _NEEDS: raise UserError(f'no evaluation {a.what!r}; there are: {known}')
     for k in 'batch', 'pages', 'max_new_tokens', 'vision_tokens':
         if (v := getattr(a, k)) is not None and v < 1: raise UserError(f'--{k} must be at least 1, not {v}')
     if a.what == 'predictions' and not a.predictions:
@@ -343,26 +377,30 @@ def _check(a):
     if _NEEDS[a.what] and not a.data and not has_truth: raise UserError(f'{a.what} needs its data: {_NEEDS[a.what]}')
     if a.mode: get_mode(a.mode)
     if a.out and Path(a.out).is_file(): raise UserError(f'--out {a.out} is a file; results are a folder')
-    libraries(*(('bs4', 'apted', 'lxml', 'scipy', 'pylatexenc') if a.what == 'omnidocbench' else ('nltk',)))
+    needed = 'bs4 apted lxml scipy pylatexenc' if a.what == 'omnidocbench' else 'nltk'
+    libraries(*needed.split())
 
 def _read_with_model(a, model, sources):
     "Let the model read; what `read_all` noted, and remarks for the report."
     how = Decoding(max_new_tokens=a.max_new_tokens or model.cfg.gpt.sequence_len)
-    keep = {k: getattr(a, k) for k in ('what', 'data', 'language', 'model', 'step', 'mode', 'prompt', 'tokenizer')}
-    same_settings(a.out, keep | dict(max_new_tokens=how.max_new_tokens))
+    names = 'what data language model step mode prompt tokenizer'.split()
+    keep = {k: getattr(a, k) for k in names} | dict(max_new_tokens=how.max_new_tokens)
+    same_settings(a.out, keep)
     read_all(model, sources, a.out, a.prompt, a.mode, how, a.batch)
     log = read_log(a.out)
     words = dict(length=f'answers cut off after {how.max_new_tokens} tokens',
                  repetition='answers ended because they only repeated themselves')
-    why, errors = Counter(l['reason'] for l in log.values()), [l['error'] for l in log.values() if 'error' in l]
-    return log, ([f'{why[k]} {v}' for k, v in words.items() if why[k]]
-                 + [l[2:] for l in listed('pages that cannot be opened, counted as empty', errors)])
+    why = Counter(l['reason'] for l in log.values())
+    bad = listed('pages that cannot be opened, counted as empty',
+                 [l['error'] for l in log.values() if 'error' in l])
+    return log, [f'{why[k]} {v}' for k, v in words.items() if why[k]] + [l[2:] for l in bad]
 
 # %% ../nbs/28_evaluate.ipynb #2f3cc4ae
 def _truth(a):
     "What is there, read and checked before any model is loaded."
     if a.what == 'omnidocbench': return read_dataset(a.data)[:a.pages]
-    if a.data: return (read_fox(a.data, a.language) if a.what == 'fox' else truth_folder(a.data))[:a.pages]
+    if a.what == 'fox' and a.data: return read_fox(a.data, a.language)[:a.pages]
+    if a.data: return truth_folder(a.data)[:a.pages]
 
 def _run_texts(a, tok, model, rows):
     "Fox, or pairs of texts."
@@ -378,9 +416,11 @@ def _run_texts(a, tok, model, rows):
     result['notes'] += notes + [l[2:] for l in listed('answers that belong to no page', extra)]
     if a.what == 'fox':                                             # in the form that Fox's own scripts read
         a.out.mkdir(parents=True, exist_ok=True)
-        theirs = [dict(image=r['image'], question=a.prompt, label=r['label'], answer=r['answer'] or '') for r in rows]
-        _write(a.out/'fox_result.json', json.dumps(theirs, indent=1, ensure_ascii=False))
-    _save(a.out, a.what, dict(label=a.label, extra=extra) | result, fox_report(result, a.label))
+        theirs = [{k: r[k] or '' for k in ('image', 'label', 'answer')} | dict(question=a.prompt)
+                  for r in rows]
+        _write(a.out/'fox_result.json', _json(theirs))
+    result |= dict(label=a.label, extra=extra)
+    _save(a.out, a.what, result, fox_report(result, a.label))
 
 def _run_omnidocbench(a, tok, model, pages):
     notes = []
@@ -388,9 +428,11 @@ def _run_omnidocbench(a, tok, model, pages):
         base = Path(a.data) if Path(a.data).is_dir() else Path(a.data).parent
         names = [Path(p['page_info']['image_path']).name for p in pages]
         file = lambda n: base/n if (base/n).is_file() else base/'images'/n
-        log, notes = _read_with_model(a, model, [(n, lambda n=n: load_page(file(n))) for n in names])
+        sources = [(n, lambda n=n: load_page(file(n))) for n in names]
+        log, notes = _read_with_model(a, model, sources)
         if _rank()[0]: return
-    result = score_folder(pages, a.predictions or a.out/'predictions', a.match, not a.mended)
+    answers = a.predictions or a.out/'predictions'
+    result = score_folder(pages, answers, a.match, not a.mended)
     result['notes'] += notes
     _save(a.out, a.what, dict(label=a.label) | result, f'{a.label}\n\n{report(result)}')
 
@@ -411,7 +453,8 @@ def run_evaluation(a: SimpleNamespace):  # the arguments of `main`
     if a.what == 'reads': return _run_reads(a, model)
     tok = counter(tok)
     rows = curve(model, tok, a.mode, n=a.pages or 4, batch=a.batch, prompt=a.prompt)
-    _save(a.out, 'curve', dict(label=a.label, rows=rows), curve_report(rows, tok, a.label))
+    text = curve_report(rows, tok, a.label)
+    _save(a.out, 'curve', dict(label=a.label, rows=rows), text)
     (a.out/'curve.png').write_bytes(png(plot_curve({a.label: rows})))
 
 # %% ../nbs/28_evaluate.ipynb #7b581bac
