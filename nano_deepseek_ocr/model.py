@@ -92,7 +92,7 @@ def write(self: NanoDeepseekOCR,
 def tokenizer(self: NanoDeepseekOCR) -> Tokenizer:  # the model's, or else the package's own
     "The tokenizer of the model; raises `UserError` if its ids are not the model's."
     tok = self.tok or load_tokenizer()
-    check_vocab(tok, self.cfg.decoder.vocab_size)
+    check_vocab(tok, self.cfg.decoder.vocab_size, self.cfg.placeholder)
     return tok
 
 def _said(model, prompts, images, tiles, grids, how):

@@ -29,7 +29,8 @@ _PROBE = ''.join(map(chr, range(0x250))) + '  漢字 12345\r\n\n 😀 '   # a te
 _SLICE = 400_000                                              # characters that tiktoken takes at once
 
 class Tokenizer:
-    "Text to ids and back; `<|image|>` is appended if it is missing. Raises `UserError` for ranks, ids or a pattern that lose text."
+    """Text to ids and back; `<|image|>` is appended if there is neither it nor `<image>`.
+    Raises `UserError` for ranks, ids or a pattern that lose text."""
     def __init__(self,
                  ranks: dict,            # bytes of each token -> its id; lower ids are merged first
                  specials: dict,         # name of each special token -> its id
@@ -37,7 +38,9 @@ class Tokenizer:
         missing = sum(bytes([b]) not in ranks for b in range(256))
         if missing: raise UserError(f'{missing} of the 256 bytes have no token, so not every text could be written')
         self.ranks, self.specials, self.pattern = ranks, dict(specials), pattern
-        self.specials.setdefault('<|image|>', max([*ranks.values(), *specials.values()]) + 1)
+        if '<image>' not in specials:
+            self.specials.setdefault('<|image|>', max([*ranks.values(), *specials.values()]) + 1)
+        self.image = '<image>' if '<image>' in specials else '<|image|>'
         ids = [*ranks.values(), *self.specials.values()]
         if len(set(ids)) < len(ids): raise UserError(f'{len(ids)} tokens share {len(set(ids))} ids; each needs its own')
         try:
@@ -51,16 +54,22 @@ class Tokenizer:
     def vocab_size(self) -> int: return self.enc.n_vocab              # the highest id, plus one
 
     @property
-    def image_id(self) -> int: return self.specials['<|image|>']      # the place of one vision token
+    def image_id(self) -> int: return self.specials[self.image]       # the place of one vision token
 
     def special(self, name: str) -> int:  # its id; `name` is written like '<|bos|>'
         "Id of a special token; raises `UserError` with the names that exist."
         if name not in self.specials: raise UserError(f'no special token {name!r}; there are: {", ".join(self.specials)}')
         return self.specials[name]
 
-    def encode(self, text: str) -> list:  # ids, never a special one
+    def encode(self,
+               text: str,
+               special: bool = False,  # let names of special tokens be ids, but for the image's
+               ) -> list:              # ids
         "Text as ids; half a surrogate pair, which is no character, becomes �."
-        return [i for k in range(0, len(text), _SLICE) for i in self.enc.encode_ordinary(text[k:k + _SLICE])]
+        names = self.specials.keys() - {self.image} if special else set()
+        return [i for k in range(0, len(text), _SLICE)
+                for i in self.enc.encode(text[k:k + _SLICE], allowed_special=names,
+                                         disallowed_special=())]
 
     def decode_bytes(self, ids: list) -> bytes:  # special tokens by their names
         "The bytes behind ids; raises `UserError` for an id that has none."
@@ -89,6 +98,21 @@ def _byte_chars():
     hidden = [b for b in range(256) if b not in shown]
     return {chr(b): b for b in shown} | {chr(256 + i): b for i, b in enumerate(hidden)}     # character -> byte
 
+# %% ../nbs/09_tokenizer.ipynb #d5e9a004
+_CJK = '一-龥\u3040-ゟ゠-ヿ'                                 # ideographs and both kana
+_SIGN = r'[!"#$%&' + r"'()*+,\-./:;<=>?@\[\\\]^_`{|}~][A-Za-z]+"       # as in /etc or .png
+_DEEPSEEK_CUTS = [
+    r'\p{N}{1,3}', f'[{_CJK}]+',
+    _SIGN + '|[^\r\n\\p{L}\\p{P}\\p{S}]?[\\p{L}\\p{M}]+| ?[\\p{P}\\p{S}]+[\r\n]*'
+            '|\\s*[\r\n]+|\\s+(?!\\S)|\\s+']
+_DEEPSEEK_SPLIT = '|'.join([                                # all three at once
+    r'\p{N}{1,3}', _SIGN,                                   # numbers; a sign and its word
+    r'(?:(?![\p{P}\p{S}])[C])+|(?:(?=[C])[\p{P}\p{S}])+',   # Chinese and Japanese; their signs
+    r'[^\r\n\p{L}\p{P}\p{S}\p{N}C]?(?:(?![C])[\p{L}\p{M}])+',          # a word
+    r' ?(?:(?![C\p{N}])[\p{P}\p{S}])+[\r\n]*',              # signs, with the line end behind
+    r'(?:[^\s\p{L}\p{M}\p{N}\p{P}\p{S}](?!(?![C])[\p{L}\p{M}]))+',     # what no cut takes
+    r'\s*[\r\n]+|\s+(?=[\p{N}C])|\s+(?!\S)|\s+']).replace('C', _CJK)
+
 # %% ../nbs/09_tokenizer.ipynb #b66b2a3e
 _GPT2_SPLIT = r"'(?:[sdmt]|ll|ve|re)| ?\p{L}+| ?\p{N}+| ?[^\s\p{L}\p{N}]+|\s+(?!\S)|\s+"
 
@@ -96,15 +120,21 @@ def _split_of(pre):
     *cuts, last = pre.get('pretokenizers', [pre])
     if last.get('type') == 'ByteLevel' and not last['add_prefix_space']:
         if not cuts and last.get('use_regex', True): return _GPT2_SPLIT
-        one = cuts[0] if len(cuts) == 1 and not last.get('use_regex', True) else {}
-        if (one.get('type'), one.get('behavior'), one.get('invert')) == ('Split', 'Isolated', False): return one['pattern']['Regex']
-    raise UserError('its pre_tokenizer is not one regular expression followed by bytes, and tiktoken knows nothing else')
+        kinds = {(c.get('type'), c.get('behavior'), c.get('invert')) for c in cuts}
+        if kinds == {('Split', 'Isolated', False)} and not last.get('use_regex', True):
+            found = [c['pattern']['Regex'] for c in cuts]
+            if len(found) == 1: return found[0]
+            if found == _DEEPSEEK_CUTS: return _DEEPSEEK_SPLIT
+    raise UserError('its pre_tokenizer is not one regular expression followed by bytes '
+                    "(or DeepSeek's three), and tiktoken knows nothing else")
 
 def _from_huggingface(path):
     d = json.loads(path.read_text(encoding='utf-8')); model = d['model']
     if model['type'] != 'BPE': raise UserError(f"a {model['type']} model; only byte-level BPE can be read")
-    if d.get('normalizer'):
-        raise UserError(f"its normalizer {d['normalizer']['type']} changes text before encoding, so not every text would come back")
+    normalizer = d.get('normalizer') or {}
+    if normalizer.get('normalizers', normalizer):       # a sequence of none does nothing
+        raise UserError(f"its normalizer {normalizer['type']} changes text before encoding, "
+                        'so not every text would come back')
     pattern, byte = _split_of(d.get('pre_tokenizer') or {}), _byte_chars()
     made = [model['vocab'][''.join(m).replace(' ', '')] for m in model['merges']]      # a merge is a pair, or one string with a space
     if made != sorted(made): raise UserError('its merges are not in the order of its ids, so tiktoken would merge differently')
@@ -157,8 +187,11 @@ def load_tokenizer(path=None) -> Tokenizer:  # a file, or a folder that holds on
 
 # %% ../nbs/09_tokenizer.ipynb #006875cc
 def check_vocab(tok: Tokenizer,     # as loaded
-                vocab_size: int):   # ids that the model was made for (`GPTConfig.vocab_size`, without the padding)
-    "Raise `UserError` with both numbers if tokenizer and model do not belong together."
-    if tok.vocab_size != vocab_size:
-        raise UserError(f"the tokenizer has {tok.vocab_size} ids and the model's vocabulary {vocab_size}: "
+                vocab_size: int,    # ids that the model was made for, without the padding
+                image_id: int = None):  # the model's id of a vision token; None: the last one
+    "Raise `UserError` with the numbers if tokenizer and model do not belong together."
+    image_id = vocab_size - 1 if image_id is None else image_id
+    if tok.vocab_size > vocab_size or tok.image_id != image_id:
+        raise UserError(f"the tokenizer has {tok.vocab_size} ids and the model's vocabulary {vocab_size}"
+                        f' (vision token {tok.image_id}, and {image_id}): '
                         'load the tokenizer that the weights were trained with')
