@@ -6,10 +6,11 @@
 __all__ = ['encoder_flops', 'gpt_flops', 'step_flops', 'peak_flops', 'activation_bytes', 'plan']
 
 # %% ../nbs/21_budget.ipynb #249f3046
-import math
+import copy, math
 import torch
 from .config import Config, TrainConfig, best_device, uses_bf16
 from .image import get_mode, n_positions
+from .moe import MoE
 from .model import NanoDeepseekOCR
 from .optim import STAGES, optimizers, parts, rate_factor, set_stage
 
@@ -19,7 +20,7 @@ def encoder_flops(cfg: Config,
                   part: str = 'all',  # 'all', or 'sam': SAM and compressor
                  ) -> float:          # FLOP of one page
     "What DeepEncoder has to compute for a page, without anything that an implementation adds."
-    s, c, v, n = cfg.sam, cfg.compressor, cfg.clip, (side // cfg.sam.patch)**2
+    s, c, n = cfg.sam, cfg.compressor, (side // cfg.sam.patch)**2
     padded = (-(-side // cfg.sam.patch) + -(side // cfg.sam.patch) % s.window)**2
     def block(n, around, line): return n * (4 * s.dim**2 + 2 * around * s.dim + 2 * line * s.dim)
     sam = n * s.dim * 3 * s.patch**2
@@ -29,20 +30,30 @@ def encoder_flops(cfg: Config,
         sam += block(*(n, n, side // s.patch) if i in s.global_blocks else windows)
     comp = n * (s.dim * c.neck + 9 * c.neck**2)
     comp += n / 4 * 9 * c.neck * c.mid + n / 16 * 9 * c.mid * c.out
-    t = n // 16 + 1
-    clip = v.depth * (t * (4 * v.dim**2 + 2 * v.dim * v.mlp) + 2 * t * t * v.dim)
     if part == 'sam': return 2 * (sam + comp)
-    return 2 * (sam + comp + clip + n / 16 * (v.dim + c.out) * cfg.gpt.n_embd)
+    if cfg.flow:                                     # image tokens, and as many queries
+        v, t, into = cfg.flow, n / 8, cfg.flow.dim
+        each = 2 * v.dim**2 * (1 + v.kv_heads / v.heads) + 3 * v.dim * v.mlp
+        pairs = t * t * 5 / 8                        # tokens do not see queries, queries half
+    else:
+        v, t, into = cfg.clip, n // 16 + 1, cfg.clip.dim + c.out
+        each, pairs = 4 * v.dim**2 + 2 * v.dim * v.mlp, t * t
+    context = v.depth * (t * each + 2 * pairs * v.dim)
+    return 2 * (sam + comp + context + n / 16 * into * cfg.decoder.n_embd)
 
 def gpt_flops(cfg: Config,
               rows: int, T: int,  # rows of T tokens
               targets: int,       # positions with a target
              ) -> float:          # FLOP
     "Matrices for each token, half a square of scores for each row, the head for targets."
-    g = cfg.gpt
-    kv = g.n_embd * g.n_kv_head // g.n_head
-    layer = T * (2 * g.n_embd**2 + 2 * g.n_embd * kv + 8 * g.n_embd**2) + T * T * g.n_embd
-    return 2 * (rows * g.n_layer * layer + targets * g.n_embd * g.padded_vocab)
+    g, m = cfg.decoder, cfg.moe
+    d, kv, vocab = g.n_embd, g.n_embd * g.n_kv_head // g.n_head, m.vocab_size if m else g.padded_vocab
+    mlps = g.n_layer * 8 * d**2
+    if m:                                            # only the experts that work for a token
+        experts = d * m.n_expert + 3 * d * m.expert_mlp * (m.n_active + m.n_shared)
+        mlps = m.first_dense * 3 * d * m.dense_mlp + (m.n_layer - m.first_dense) * experts
+    each = g.n_layer * (2 * d**2 + 2 * d * kv) + mlps
+    return 2 * (rows * (T * each + g.n_layer * T * T * d) + targets * d * vocab)
 
 # %% ../nbs/21_budget.ipynb #6c8ea94d
 def step_flops(cfg: Config,
@@ -79,6 +90,15 @@ def _saved_bytes(layer, *args):
     with hooks, torch.enable_grad(): layer(*args)
     return sum(s.nbytes() for s in seen.values())
 
+def _layer_bytes(layer, x, *more):
+    "The same for a layer on meta, where no router can choose: every expert gets equally much."
+    moe = getattr(layer, 'mlp', None)
+    if not isinstance(moe, MoE): return _saved_bytes(layer, x, *more)
+    dense = copy.copy(layer); dense._modules = layer._modules | dict(mlp=moe.shared_experts)
+    rows = x.new_empty(x[..., 0].numel() * moe.n_active, x.shape[-1]).requires_grad_()
+    return (_saved_bytes(dense, x, *more) + _saved_bytes(moe.experts[0], rows)
+            + 4 * rows.numel())                      # what they said, in fp32
+
 # %% ../nbs/21_budget.ipynb #5c1d0a13
 def activation_bytes(model,              # on the meta device
                      views: dict,        # side in pixels -> pages or tiles of that size
@@ -89,19 +109,22 @@ def activation_bytes(model,              # on the meta device
                     ) -> float:          # bytes
     "What one forward pass keeps for the backward pass."
     dt = torch.bfloat16 if bf16 else torch.float
-    enc, cfg, g = model.deepencoder, model.cfg, model.cfg.gpt
+    enc, cfg, g = model.deepencoder, model.cfg, model.cfg.decoder
     def new(*s): return torch.empty(*s, device='meta', dtype=dt, requires_grad=True)
     angle = new(T, 1, g.n_embd // g.n_head // 2).detach()
-    stacks = [(model.gpt.transformer.h, (new(rows, T, g.n_embd), angle, angle))]
+    stacks = [(model.gpt.layers, (new(rows, T, g.n_embd), angle, angle))]
     for side, count in views.items():
         n = side // cfg.sam.patch
-        tokens, patches = new(count, n * n // 16 + 1, cfg.clip.dim), new(count, n, n, cfg.sam.dim)
-        stacks.append((enc.vision_model.transformer.layers, [tokens]))
+        patches, context = new(count, n, n, cfg.sam.dim), [new(count, n * n // 16 + 1, cfg.clip.dim)]
+        if cfg.flow:
+            half = new(n * n // 8, 1, cfg.flow.dim // cfg.flow.heads // 2).detach()
+            context = [new(count, n * n // 8, cfg.flow.dim), half, half]
+        stacks.append((enc.context.layers, context))
         if not STAGES[stage].frozen: stacks.append((enc.sam_model.blocks, [patches]))
     total, largest = 0, 0
     for layers, args in stacks:
         for layer in layers:
-            kept = _saved_bytes(layer.to(dt), *args)
+            kept = _layer_bytes(layer.to(dt), *args)
             total += args[0].nbytes if recompute else kept
             largest = max(largest, kept)
     vocab = min(rows * T * g.vocab_size, 2**24) * 4 * 3

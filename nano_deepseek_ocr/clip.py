@@ -100,6 +100,9 @@ class CLIP(nn.Module):
                              (layer.mlp.fc2, cfg.dim**-.5 * damp)):
                 nn.init.normal_(lin.weight, std=std); nn.init.zeros_(lin.bias)
 
+    @property
+    def layers(self): return self.transformer.layers
+
     # (b,dim,h,w) map; returns (b,1 + h*w,dim), the class token first
     def forward(self, x):
         "The last layer's raw tokens; raises `UserError` for a map of another width."

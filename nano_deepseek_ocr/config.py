@@ -226,6 +226,9 @@ PRESETS = dict(
         train2=replace(_READS, steps=100, lr=1e-4, lr_table=2e-4, lr_new=1e-4,
                        lr_muon=.001)))
 
+PRESETS['nano-moe'] = replace(PRESETS['nano'], name='nano-moe', moe=MoEConfig(
+    sequence_len=2048, vocab_size=2048, n_layer=3, n_head=4, n_kv_head=4, n_embd=256,
+    dense_mlp=1024, expert_mlp=64, n_expert=32, n_active=4, n_shared=4))
 _RELEASED = TrainConfig(mode='gundam', seq_len=8192)
 PRESETS['deepseek-ocr'] = Config('deepseek-ocr', moe=MoEConfig(), image_id=128815,
                                  train=_RELEASED)

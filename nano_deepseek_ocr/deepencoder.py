@@ -68,6 +68,9 @@ class DeepEncoder(nn.Module):
         # the file format's spelling
         self.view_seperator = nn.Parameter(torch.randn(d) / d**.5)
 
+    @property
+    def context(self): return self.vision_model    # the part between compressor and projector
+
     # (b,3,S,S) pages or tiles; tokens (b,n,channels) after each part
     def features(self, views) -> dict:
         "What stands after SAM, the compressor, CLIP and the projector."

@@ -37,6 +37,9 @@ class Flow(nn.Module):
         inner = nn.ModuleDict(dict(layers=layers, norm=RMSNorm(d)))
         self.model = nn.ModuleDict(dict(model=inner))
 
+    @property
+    def layers(self): return self.model.model.layers
+
     def forward(self, x):  # (b,n,dim) image tokens, row by row
         "What the n queries found, in their order: (b,n,dim)."
         c, n, inner = self.cfg, x.shape[1], self.model.model
@@ -62,6 +65,9 @@ class FlowEncoder(nn.Module):
         self.qwen2_model = Flow(cfg.flow)
         self.projector = Projector(cfg.flow.dim, d)
         self.view_seperator = nn.Parameter(torch.randn(d) / d**.5)   # the file's spelling
+
+    @property
+    def context(self): return self.qwen2_model     # as `DeepEncoder.context`
 
     def features(self, views) -> dict:  # (b,3,S,S) pages or tiles; tokens (b,n,channels)
         "What stands after each part; `clip` is what stands in CLIP's place."

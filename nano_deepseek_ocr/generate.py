@@ -184,9 +184,10 @@ class RowGPT:
 # %% ../nbs/11_generate.ipynb #bc9f4867
 _LAID_OUT = WeakKeyDictionary()   # a GPT -> the state of its weights, and its `RowGPT`
 
-def one_step(gpt: GPT):  # returns a function of ((B,1) ids, `KVCache`) to (B,1,vocab) logits
+def one_step(gpt):  # a `GPT` or another decoder; returns a function of ((B,1) ids, cache) to (B,1,vocab) logits
     "The quickest way to make one more place where the model is."
-    if gpt.lm_head.weight.device.type != 'cpu': return lambda idx, cache: gpt(idx, kv_cache=cache)
+    if not isinstance(gpt, GPT) or gpt.lm_head.weight.device.type != 'cpu':
+        return lambda idx, cache: gpt(idx, kv_cache=cache)
     state = [(p.data_ptr(), None if p.is_inference() else p._version) for p in gpt.parameters()]
     if _LAID_OUT.get(gpt, [None])[0] != state: _LAID_OUT[gpt] = state, RowGPT(gpt)
     return _LAID_OUT[gpt][1]

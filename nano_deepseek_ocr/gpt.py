@@ -202,13 +202,31 @@ class GPT(nn.Module):
         self.transformer = nn.ModuleDict(dict(wte=nn.Embedding(cfg.padded_vocab, cfg.n_embd),
                                               h=nn.ModuleList([Block(cfg, i) for i in range(cfg.n_layer)])))
         self.lm_head = nn.Linear(cfg.n_embd, cfg.padded_vocab, bias=False)
-        for name, table in zip(('cos', 'sin'), rotary_table(10 * cfg.sequence_len, cfg.n_embd // cfg.n_head)):
-            self.register_buffer(name, table, persistent=False)      # not in checkpoints: anyone can compute it
+        self.make_tables()
         for p in self.transformer.h.parameters():
             n_out, n_in = p.shape
             nn.init.normal_(p, std=n_in**-.5 * min(1, (n_out / n_in)**.5))
         for name, p in self.named_parameters():
             if 'c_proj' in name or 'lm_head' in name: nn.init.zeros_(p)
+
+    def make_tables(self, device=None):  # where to put them
+        "The rotary tables, in no checkpoint since anyone can compute them."
+        c = self.cfg
+        table = rotary_table(10 * c.sequence_len, c.n_embd // c.n_head)
+        for name, t in zip(('cos', 'sin'), table):
+            self.register_buffer(name, t.to(device), persistent=False)
+
+    @property
+    def layers(self): return self.transformer.h
+
+    @property
+    def reach(self) -> int: return len(self.cos)   # positions it knows
+
+    def embed(self, idx): return self.transformer.wte(idx)   # ids -> vectors, as `inputs_embeds`
+
+    def new_cache(self, batch, max_len, prompt_len=None, device=None, dtype=None, start=None):
+        "An empty `KVCache` for writing; the length of the prompt makes no difference to it."
+        return KVCache(self.cfg, batch, max_len, device, dtype, start)
 
     def angles(self,
                T: int,       # new places

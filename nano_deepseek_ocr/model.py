@@ -6,7 +6,7 @@
 __all__ = ['prompt_ids', 'NanoDeepseekOCR']
 
 # %% ../nbs/13_model.ipynb #ecef342d
-import json
+import json, os
 from dataclasses import replace
 from importlib.resources import files as package_files
 from itertools import islice
@@ -21,11 +21,13 @@ from .deepencoder import DeepEncoder
 from .image import get_mode, n_positions, views
 from .files import pages as pages_of
 from .tokenizer import Tokenizer, check_vocab, load_tokenizer
-from .gpt import GPT, KVCache, rotary_table
+from .gpt import GPT
+from .moe import Decoder
 from .flow import FlowEncoder
 from .generate import Decoding, answers, fitting, left_padded, one_step, pieces, signs
 from .generate import write as write_rows
-from .pretrained import from_hub, read_tensors
+from .pretrained import (from_hub, load_released, open_weights, original_name,
+    read_tensors, released_config, released_json, weight_files)
 
 # %% ../nbs/13_model.ipynb #2b3a823c
 def prompt_ids(tok: Tokenizer,     # the model's tokenizer
@@ -41,12 +43,13 @@ def prompt_ids(tok: Tokenizer,     # the model's tokenizer
 
 # %% ../nbs/13_model.ipynb #8feedda7
 class NanoDeepseekOCR(nn.Module, PyTorchModelHubMixin, library_name='nano_deepseek_ocr', tags=['ocr', 'deepseek-ocr', 'nanochat']):
-    "DeepEncoder and nanochat's GPT, joined at the `<|image|>` places (DeepSeek-OCR paper, section 3)."
+    "An encoder and a decoder, joined at the `<|image|>` places (DeepSeek-OCR paper, section 3)."
     def __init__(self, cfg):  # a `Config`: sizes of all parts
         super().__init__()
-        self.cfg, self.image_id = cfg, cfg.gpt.vocab_size - 1
+        self.cfg, self.image_id = cfg, cfg.placeholder
         self.tok = None                                # a `Tokenizer`, where it is not the package's own
-        self.deepencoder, self.gpt = (FlowEncoder if cfg.flow else DeepEncoder)(cfg), GPT(cfg.gpt)
+        self.deepencoder = (FlowEncoder if cfg.flow else DeepEncoder)(cfg)
+        self.gpt = Decoder(cfg.moe) if cfg.moe else GPT(cfg.gpt)   # called so whichever it is
 
     def forward(self,
                 input_ids,           # (B,T) token ids, `<|image|>` at the vision places
@@ -54,11 +57,11 @@ class NanoDeepseekOCR(nn.Module, PyTorchModelHubMixin, library_name='nano_deepse
                 tiles=None,          # (M,3,T,T) tiles of all pages, in modes that cut them
                 grids=None,          # (w,h) of each page's tiles
                 targets=None,        # (B,T) ids to predict, -1 where nothing is learned
-                kv_cache=None,       # a `KVCache` while generating
+                kv_cache=None,       # of `gpt.new_cache`, while generating
                 segments=None,       # (B,T) number of the sample at each place, where rows hold several (notebook 17)
                 reduction='mean'):   # of the loss: 'mean', or 'none' for (B,T)
         "Loss if there are targets, else logits (B,T,vocab); raises `UserError` if places and vision tokens differ in number."
-        x = self.gpt.transformer.wte(input_ids)
+        x = self.gpt.embed(input_ids)
         places = input_ids == self.image_id
         if images is None: vision = x.new_zeros(0, x.shape[-1])
         else: vision = torch.cat(list(self.deepencoder(images, tiles, grids)))
@@ -76,12 +79,12 @@ def write(self: NanoDeepseekOCR,
           how: Decoding = Decoding(),           # how to choose, when to stop
           stop_id: int = None):                 # id that ends an answer
     "Yield (row, id, reason) of each token of all rows; raises `UserError` as `fitting`."
-    how = fitting(prompts, how, self.cfg.decoder.vocab_size, len(self.gpt.cos))
+    how = fitting(prompts, how, self.cfg.decoder.vocab_size, self.gpt.reach)
     p, eye = self.gpt.lm_head.weight, self.deepencoder.view_seperator
     x, start = left_padded(prompts, p.device)
     dtype = torch.float32 if p.device.type == 'cpu' else p.dtype
-    cache = KVCache(self.cfg.gpt, len(x), x.shape[1] + how.max_new_tokens,
-                    p.device, dtype, start)
+    T = x.shape[1]
+    cache = self.gpt.new_cache(len(x), T + how.max_new_tokens, T, p.device, dtype, start)
     images, tiles = (v if v is None else v.to(p.device, eye.dtype) for v in (images, tiles))
     first, step = self(x, images, tiles, grids, kv_cache=cache)[:, -1], one_step(self.gpt)
     next_logits = lambda ids: step(ids[:, None], cache)[:, -1]
@@ -160,9 +163,24 @@ def stream(self: NanoDeepseekOCR,
 @patch
 def _save_pretrained(self: NanoDeepseekOCR, save_directory):
     "What `save_pretrained` and `push_to_hub` write."
-    save_file(self.state_dict(), Path(save_directory)/'model.safetensors')
-    Path(save_directory, 'config.json').write_text(json.dumps(config_to_dict(self.cfg), indent=1))
+    folder, moe, weights = Path(save_directory), self.cfg.moe, self.state_dict()
+    if moe: weights = {original_name(k): v.contiguous() for k, v in weights.items()}
+    save_file(weights, folder/'.model', metadata=dict(format='pt'))
+    os.replace(folder/'.model', folder/'model.safetensors')       # the old one may be in use
+    sizes = released_json(self.cfg) if moe else config_to_dict(self.cfg)
+    (folder/'config.json').write_text(json.dumps(sizes, indent=1))
     if self.tok: self.tok.save(save_directory)
+
+def _released(cls, folder, said, device, dtype):
+    "A model whose files have the original's names; as `from_pretrained`."
+    files, shapes, own = weight_files(folder), {}, said.get('nano_deepseek_ocr')
+    for f in files:
+        with open_weights(f) as h: shapes |= {k: h.get_slice(k).get_shape() for k in h.keys()}
+    with torch.device('meta'):
+        model = cls(config_from_dict(own) if own else released_config(said, shapes))
+    load_released(model, files, device, dtype)
+    if (folder/'ranks.tiktoken').is_file(): model.tok = load_tokenizer(folder/'ranks.tiktoken')
+    return model.eval()
 
 @patch(cls_method=True)
 def from_pretrained(cls: NanoDeepseekOCR,
@@ -175,19 +193,21 @@ def from_pretrained(cls: NanoDeepseekOCR,
     folder = Path(name_or_path)
     if str(folder) == 'reads': folder = Path(package_files('nano_deepseek_ocr') / 'assets/reads')
     if not folder.is_dir():
-        folder = from_hub(str(name_or_path), ['config.json', 'model.safetensors', 'ranks.*'], **hub)
+        patterns = ['config.json', 'model*.safetensors', '*.safetensors.index.json', 'ranks.*']
+        folder = from_hub(str(name_or_path), patterns, **hub)
     sizes, weights = folder/'config.json', folder/'model.safetensors'
-    for file in sizes, weights:
-        if not file.is_file(): raise UserError(f'{folder} holds no {file.name}')
-    try: cfg = config_from_dict(json.loads(sizes.read_text()))
+    if not sizes.is_file(): raise UserError(f'{folder} holds no {sizes.name}')
+    try: said = json.loads(sizes.read_text())
     except (json.JSONDecodeError, UnicodeDecodeError) as e: raise UserError(f'{sizes} is not JSON: {e}') from None
     device = torch.device(device or best_device())
+    if 'architectures' in said: return _released(cls, folder, said, device, dtype)
+    if not weights.is_file(): raise UserError(f'{folder} holds no {weights.name}')
+    cfg = config_from_dict(said)
     if device.type == 'cpu' or not multiplies_bf16(device.type): dtype = dtype or torch.float32
     with torch.device('meta'): model = cls(cfg)
     try: model.load_state_dict(read_tensors(weights, device, dtype), assign=True)
     except RuntimeError as e:
         raise UserError(f'{weights} does not fit its config.json: {str(e)[:300]}') from None
-    g = model.gpt
-    g.cos, g.sin = (t.to(device) for t in rotary_table(len(g.cos), 2 * g.cos.shape[1]))
+    model.gpt.make_tables(device)
     if (folder/'ranks.tiktoken').is_file(): model.tok = load_tokenizer(folder/'ranks.tiktoken')
     return model.eval()

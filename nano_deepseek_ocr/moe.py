@@ -272,6 +272,11 @@ class Decoder(nn.Module):
                 n_out, n_in = p.shape
                 nn.init.normal_(p, std=n_in**-.5 * min(1, (n_out / n_in)**.5))
 
+    @property
+    def reach(self) -> int: return self.cfg.sequence_len   # positions it knows
+
+    def embed(self, idx): return self.embed_tokens(idx)    # ids -> vectors, as `inputs_embeds`
+
     def new_cache(self,
                   batch: int,              # rows
                   max_len: int,            # positions in a row: left padding, prompt and answer
@@ -319,7 +324,7 @@ class Decoder(nn.Module):
         "The loss if there are targets, else fp32 logits (B,T,vocab), or (B,1,vocab) with a cache."
         if (idx is None) == (inputs_embeds is None):
             raise UserError('give idx or inputs_embeds, one of the two')
-        x = self.embed_tokens(idx) if inputs_embeds is None else inputs_embeds
+        x = self.embed(idx) if inputs_embeds is None else inputs_embeds
         cos, sin = self.angles(x.shape[1], kv_cache, x.device)
         more = cos, sin, self.mask(x, kv_cache, targets, segments, prompt_len), kv_cache
         again = self.recompute and torch.is_grad_enabled()

@@ -66,8 +66,8 @@ class Muon(torch.optim.Optimizer):
 
 # %% ../nbs/20_optim.ipynb #983e1378
 _NEW = ('sam_model.net_2', 'sam_model.net_3', 'projector', 'image_newline', 'view_seperator')
-_TABLES = ('wte', 'lm_head')
-_NOT_MATRICES = _TABLES + ('position_embedding', 'rel_pos')
+_TABLES = ('wte', 'embed_tokens', 'lm_head')
+_NOT_MATRICES = _TABLES + ('position_embedding', 'rel_pos', 'mlp.gate.', 'query_')
 
 def _rate(name, tc):
     "AdamW's rate of a parameter."
@@ -84,7 +84,7 @@ def optimizers(model,            # its trainable parameters are taken
         if not p.requires_grad: continue
         is_matrix = p.ndim == 2 and not any(t in n for t in _NOT_MATRICES)
         if tc.optimizer == 'muon' and is_matrix:
-            slow = 'sam_model' in n or 'vision_model' in n
+            slow = any(k in n for k in ('sam_model', 'vision_model', 'qwen2_model'))
             muon.setdefault(tc.lr_muon * (tc.encoder_factor if slow else 1.), []).append(p)
         else:
             decay = tc.weight_decay if tc.optimizer == 'adamw' and is_matrix else 0.
@@ -128,7 +128,8 @@ def parts(model) -> dict:  # name -> its parameters
     "The parameters of each part, as the meters and the plan count them."
     out = dict(sam=[], compressor=[], clip=[], projector=[], gpt=[])
     for n, p in model.named_parameters():
-        key = 'gpt' if n.startswith('gpt.') else 'clip' if 'vision_model' in n else 'projector'
+        key = 'gpt' if n.startswith('gpt.') else 'projector'
+        if 'vision_model' in n or 'qwen2_model' in n: key = 'clip'    # the flow, in CLIP's place
         if 'sam_model' in n: key = 'compressor' if '.neck' in n or '.net_' in n else 'sam'
         out[key].append(p)
     return out

@@ -4,17 +4,19 @@
 
 # %% auto #0
 __all__ = ['NANOCHAT_NAMES', 'open_weights', 'read_tensors', 'from_hub', 'weight_files', 'Loaded', 'load_tensors', 'load_clip',
-           'renamed', 'load_sam', 'load_deepseek_ocr', 'load_nanochat', 'convert_nanochat']
+           'renamed', 'load_sam', 'load_deepseek_ocr', 'load_nanochat', 'convert_nanochat', 'original_name',
+           'released_config', 'released_json', 'load_released']
 
 # %% ../nbs/12_pretrained.ipynb #09561ae4
-import json, re, shutil, sys
-from dataclasses import dataclass
+import json, math, re, shutil, sys
+from dataclasses import dataclass, replace
 from pathlib import Path
 import torch
 from huggingface_hub import constants, snapshot_download
 from safetensors import SafetensorError, safe_open
 from safetensors.torch import save_file
-from .config import UserError, first_line
+from .config import (CLIPConfig, CompressorConfig, Config, SAMConfig, UserError, check_config,
+                                      config_to_dict, first_line, preset)
 from .compressor import SAMEncoder
 from .clip import CLIP
 from .deepencoder import DeepEncoder
@@ -95,7 +97,8 @@ def load_tensors(module,          # a torch module
                  files: list,     # safetensors files
                  names: dict,     # name of ours -> name in the file, or a list of names to join along the first dimension
                  known,           # function of a name in the file: does it belong to this part?
-                 source=None) -> Loaded:  # what to call the files in messages
+                 source=None,     # what to call the files in messages
+                 place=None) -> Loaded:  # (device, dtype): take the file's tensors themselves, mapped into memory; None: copy
     "Fill a module's tensors; raises `UserError` that names missing, unknown, doubled or misshapen tensors, or a broken file, and then changes nothing."
     source, ours, at = source or files[0], module.state_dict(), {}
     handles = [open_weights(f) for f in files]
@@ -112,7 +115,11 @@ def load_tensors(module,          # a torch module
         have = [sum(s[0] for s in shapes)] + shapes[0][1:]
         if have != list(ours[k].shape) or any(s != shapes[0] for s in shapes):
             raise UserError(f'{source}: {" + ".join(v)} has shape {" + ".join(str(tuple(s)) for s in shapes)}, but {k} needs {tuple(ours[k].shape)}')
-    for k, v in parts.items(): ours[k].copy_(torch.cat([at[n].get_tensor(n) for n in v]))
+    if place is None:
+        for k, v in parts.items(): ours[k].copy_(torch.cat([at[n].get_tensor(n) for n in v]))
+    else:
+        mapped = {k: at[n].get_tensor(n).to(*place) for k, (n,) in parts.items()}
+        module.load_state_dict(mapped, strict=False, assign=True)
     return Loaded(str(source), len(parts), sum(ours[k].numel() for k in parts), tuple(k for k in ours if k not in parts))
 
 # %% ../nbs/12_pretrained.ipynb #eab95cd5
@@ -221,3 +228,108 @@ def convert_nanochat(checkpoint,        # nanochat's model_*.pt; its meta_*.json
     save_file({k.removeprefix('_orig_mod.'): v.to(torch.bfloat16).contiguous() for k, v in tensors.items()}, out)
     (folder/meta.name).write_text(meta.read_text())
     return out
+
+# %% ../nbs/12_pretrained.ipynb #12e10002
+def original_name(k: str) -> str:  # a tensor of `NanoDeepseekOCR`; returns DeepSeek's name of it
+    "`deepencoder.X` and `gpt.X` are `model.X` there, but the head stands alone."
+    name = k.partition('.')[2]
+    return name if name.startswith('lm_head.') else f'model.{name}'
+
+_RELEASED = dict(DeepseekOCRForCausalLM='deepseek-ocr', UnlimitedOCRForCausalLM='unlimited-ocr',
+                 DeepseekOCR2ForCausalLM='deepseek-ocr-2',
+                 UnlimitedOcrForConditionalGeneration='unlimited-ocr',
+                 DeepseekOcr2ForConditionalGeneration='deepseek-ocr-2')
+_MUST = dict(norm_topk_prob=False, routed_scaling_factor=1, use_mla=False, n_group=1,
+             tie_word_embeddings=False, attention_bias=False)
+
+class _Shapes(dict):
+    def __missing__(self, k): raise UserError(f'the weights lack model.{k}')
+    def count(self, prefix):         # of numbered layers
+        at = [int(k[len(prefix):].partition('.')[0]) for k in self if k.startswith(prefix)]
+        return 1 + max(at, default=-1)
+
+def released_config(d: dict,       # a config.json, in either form
+                    shapes: dict,  # the original's name of each tensor -> its shape
+                    ) -> Config:
+    "The sizes of a released model; raises `UserError` for an architecture that is not one of these."
+    arch = (d.get('architectures') or ['nothing'])[0]
+    if arch not in _RELEASED:
+        raise UserError(f'config.json names {arch} as architecture; known are: {", ".join(_RELEASED)}')
+    text, eyes = d.get('text_config') or {**d, **d.get('language_config', {})}, d.get('vision_config') or {}
+    for k, v in _MUST.items():
+        if text.get(k) not in (None, v):
+            raise UserError(f'config.json: {k} is {text[k]}, but this decoder knows only {v}')
+    base, s = preset(_RELEASED[arch]), _Shapes({k.removeprefix('model.'): tuple(v) for k, v in shapes.items()})
+    width = eyes.get('width') or {}
+    told = eyes.get('encoder_config') or next((v for k, v in width.items() if 'clip' in k), {})
+    heads = told.get('num_attention_heads') or told.get('heads')
+    block, places = 'sam_model.blocks.', s['sam_model.pos_embed']
+    near = [s[f'{block}{i}.attn.rel_pos_h'] for i in range(s.count(block))]
+    least = min(r[0] for r in near)
+    globals_ = (eyes.get('sam_config') or width.get('sam_vit_b') or {}).get('global_attn_indexes')
+    if globals_ is None: globals_ = [i for i, r in enumerate(near) if r[0] > least]
+    patch = s['sam_model.patch_embed.proj.weight'][-1]
+    sam = SAMConfig(patch * places[1], patch, places[-1], len(near), places[-1] // near[0][1],
+                    s[f'{block}0.mlp.lin1.weight'][0], (least + 1) // 2, tuple(globals_))
+    comp = CompressorConfig(*(s[f'sam_model.{k}.weight'][0] for k in ('neck.0', 'net_2', 'net_3')))
+    clip, flow = base.clip, base.flow
+    if flow:
+        at = 'qwen2_model.model.model.layers.'
+        d_, heads = s[f'{at}0.input_layernorm.weight'][0], heads or flow.heads
+        sizes = sorted(int(k.split('_')[-1][:-len('.weight')]) for k in s if k.startswith('qwen2_model.query_'))
+        flow = replace(flow, dim=d_, depth=s.count(at), heads=heads, mlp=s[f'{at}0.mlp.up_proj.weight'][0],
+                       kv_heads=s[f'{at}0.self_attn.k_proj.weight'][0] * heads // d_, sizes=tuple(sizes))
+    else:
+        at, table = 'vision_model.transformer.layers.', s['vision_model.embeddings.position_embedding.weight']
+        own = s.get('vision_model.embeddings.patch_embedding.weight')
+        clip = CLIPConfig(table[1], s.count(at), heads or clip.heads, s[f'{at}0.mlp.fc1.weight'][0],
+                          math.isqrt(table[0] - 1), own[-1] if own else told.get('patch_size', clip.patch))
+    m, n, (vocab, dim) = base.moe, s.count('layers.'), s['embed_tokens.weight']
+    m = replace(m, vocab_size=vocab, n_embd=dim, n_layer=n, n_head=text.get('num_attention_heads', m.n_head),
+                n_active=text.get('num_experts_per_tok', m.n_active),
+                sequence_len=text.get('max_position_embeddings', m.sequence_len))
+    dense = next((i for i in range(n) if f'layers.{i}.mlp.gate.weight' in s), n)
+    m = replace(m, first_dense=dense, n_kv_head=s['layers.0.self_attn.k_proj.weight'][0] * m.n_head // dim)
+    if dense: m = replace(m, dense_mlp=s['layers.0.mlp.up_proj.weight'][0])
+    if dense < n:
+        at = f'layers.{dense}.mlp.'
+        one = s[at + 'experts.0.up_proj.weight'][0]
+        m = replace(m, n_expert=s[at + 'gate.weight'][0], expert_mlp=one,
+                    n_shared=s[at + 'shared_experts.up_proj.weight'][0] // one)
+    if m.window:
+        everywhere = set(text.get('layer_types') or ()) == {'full_attention'}
+        m = replace(m, window=None if everywhere else text.get('sliding_window', d.get('sliding_window', m.window)))
+    return check_config(replace(base, sam=sam, compressor=comp, clip=clip, flow=flow, moe=m,
+                                image_id=d.get('image_token_id', base.image_id)))
+
+def released_json(cfg: Config) -> dict:  # with `moe`; returns a config.json
+    "The sizes as transformers' classes read them; the whole config stands beside them."
+    s, c, m, f, v = cfg.sam, cfg.compressor, cfg.moe, cfg.flow, cfg.flow or cfg.clip
+    sam = dict(hidden_size=s.dim, output_channels=c.neck, num_hidden_layers=s.depth, num_attention_heads=s.heads,
+               image_size=s.img_size, patch_size=s.patch, window_size=s.window, mlp_dim=s.mlp,
+               global_attn_indexes=list(s.global_blocks), downsample_channels=[c.mid, c.out])
+    eye = dict(hidden_size=v.dim, intermediate_size=v.mlp, num_hidden_layers=v.depth, num_attention_heads=v.heads)
+    eye |= dict(num_key_value_heads=v.kv_heads) if f else dict(image_size=v.grid * v.patch, patch_size=v.patch)
+    text = dict(vocab_size=m.vocab_size, hidden_size=m.n_embd, intermediate_size=m.dense_mlp, num_hidden_layers=m.n_layer,
+                num_attention_heads=m.n_head, num_key_value_heads=m.n_kv_head, max_position_embeddings=m.sequence_len,
+                n_routed_experts=m.n_expert, n_shared_experts=m.n_shared, num_experts_per_tok=m.n_active,
+                moe_intermediate_size=m.expert_mlp, first_k_dense_replace=m.first_dense)
+    kinds = 'full_attention', 'reference_sliding_attention'
+    if not f: text |= dict(layer_types=[kinds[bool(m.window)]] * m.n_layer, sliding_window=m.window or 128)
+    arch = 'DeepseekOCR2ForCausalLM' if f else 'UnlimitedOCRForCausalLM' if m.window else 'DeepseekOCRForCausalLM'
+    return dict(architectures=[arch], model_type='deepseek_ocr2' if f else 'unlimited_ocr', image_token_id=cfg.placeholder,
+                text_config=text, vision_config=dict(sam_config=sam, encoder_config=eye), nano_deepseek_ocr=config_to_dict(cfg))
+
+def load_released(model,              # a `NanoDeepseekOCR` with `moe`, on meta
+                  files: list,        # safetensors files in the original's names
+                  device='cpu', dtype=None) -> Loaded:  # number type; each tensor's own if not said
+    "Give a model the file's tensors, none of them twice in memory; raises `UserError` as `load_tensors`."
+    unused, have = 'deepencoder.vision_model.embeddings.patch_embedding.weight', set()
+    for f in files:
+        with open_weights(f) as h: have |= set(h.keys())
+    names = {k: original_name(k) for k in model.state_dict()}
+    if unused in names and names[unused] not in have:            # transformers does not save it
+        del names[unused]
+        table = model.deepencoder.vision_model.embeddings.patch_embedding
+        table.weight = torch.nn.Parameter(torch.zeros(table.weight.shape, device=device, dtype=dtype))
+    return load_tensors(model, files, names, lambda n: 'position_ids' not in n, files[0].parent, (device, dtype))

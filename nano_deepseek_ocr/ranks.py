@@ -61,10 +61,11 @@ class Step(nn.Module):
         "The sum of the losses of all targets."
         blanks = (batch['images'] is None) + (self.tiled and batch['tiles'] is None)
         enc = self.model.deepencoder
-        page = batch['targets'].new_zeros(1, 3, 64, 64, dtype=torch.float)
-        unread = sum(enc.encode(page).sum() for _ in range(blanks))
+        side = min(enc.qwen2_model.cfg.sizes) if self.model.cfg.flow else 64
+        page = batch['targets'].new_zeros(1, 3, side, side, dtype=torch.float)
+        unread = sum(enc.features(page)['projector'].sum() for _ in range(blanks))
         if batch['images'] is None:
-            unread = unread + enc.image_newline.sum() + enc.view_seperator.sum()
+            unread = unread + sum(p.sum() for p in enc.parameters(recurse=False))   # the marks
         return token_losses(self.model, batch).sum() + 0 * unread
 
 def spread(step: Step,       # where the forward pass happens
@@ -72,9 +73,8 @@ def spread(step: Step,       # where the forward pass happens
           ):                 # what to call instead of `step`
     "Prepare the model for its ranks: compiled, sharded or copied, as asked."
     gpt, enc, device = step.model.gpt, step.model.deepencoder, best_device()
-    sam, clip = enc.sam_model, enc.vision_model
-    for part in gpt, sam, clip: part.recompute = tc.recompute
-    layers = [*sam.blocks, *clip.transformer.layers, *gpt.transformer.h]
+    for part in gpt, enc.sam_model, enc.context: part.recompute = tc.recompute
+    layers = [*enc.sam_model.blocks, *enc.context.layers, *gpt.layers]
     if tc.compile:
         for layer in layers: layer.compile()
     if tc.shard:

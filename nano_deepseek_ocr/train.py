@@ -216,8 +216,10 @@ def prepare(args: dict,         # as `settle`
     tc, st, spec = cfg.train, STAGES[stage], args.get('data')
     path = args.get('tokenizer')
     tok = load_tokenizer(None if path == 'nano2k' else path)
-    if path and not args.get('gpt'): cfg = replace(cfg, gpt=replace(cfg.gpt, vocab_size=tok.vocab_size))
-    try: check_vocab(tok, cfg.gpt.vocab_size)
+    if path and not args.get('gpt'):
+        which = 'moe' if cfg.moe else 'gpt'
+        cfg = replace(cfg, **{which: replace(cfg.decoder, vocab_size=tok.vocab_size)})
+    try: check_vocab(tok, cfg.decoder.vocab_size)
     except UserError as e:
         how = "--tokenizer PATH, or --tokenizer nano2k for this package's with a GPT to match"
         raise UserError(f'{e}: {how}') from None
@@ -316,7 +318,7 @@ if __name__ == '__main__': allow_dashes(sys.argv)
 
 @call_parse
 def main(stage: int = None,        # 1: everything trains (the default); 2: SAM and compressor frozen, 10 % text
-         preset: str = None,       # sizes of the model: nano (the default), reads or d20
+         preset: str = None,       # sizes of the model: nano (the default), nano-moe, reads or d20
          data: str = None,         # JSON list of {id, image, prompt, answer}, a folder or a task; else ten drawn pages
          data_root: str = None,    # folder with a copy of the data, instead of the Hub
          text: str = None,         # stage 2: a task without pages; text of this Python if not given
