@@ -56,7 +56,8 @@ def visit_all(experts,  # modules
 def visit_hit(experts, x, share, ids):  # as `visit_all`
     "As `visit_all`, but only experts that were chosen work, and only for who chose them."
     y = torch.zeros(x.shape, device=x.device)
-    for e in ids.unique().tolist():
+    hit = range(len(experts)) if torch.is_grad_enabled() else ids.unique().tolist()
+    for e in hit:                    # in training all: an expert without rows has gradient 0
         row, slot = (ids == e).nonzero(as_tuple=True)
         y.index_add_(0, row, run_layer(experts[e], x[row]).float() * share[row, slot, None])
     return y
