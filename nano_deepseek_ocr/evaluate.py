@@ -382,7 +382,7 @@ def _check(a):
 
 def _read_with_model(a, model, sources):
     "Let the model read; what `read_all` noted, and remarks for the report."
-    how = Decoding(max_new_tokens=a.max_new_tokens or model.cfg.gpt.sequence_len)
+    how = Decoding(max_new_tokens=a.max_new_tokens or model.cfg.decoder.sequence_len)
     names = 'what data language model step mode prompt tokenizer'.split()
     keep = {k: getattr(a, k) for k in names} | dict(max_new_tokens=how.max_new_tokens)
     same_settings(a.out, keep)

@@ -152,7 +152,7 @@ END = '<|assistant_end|>'
 
 def layers_of(model):
     e = model.deepencoder
-    return dict(sam=e.sam_model.blocks, clip=e.vision_model.transformer.layers, gpt=model.gpt.transformer.h)
+    return dict(sam=e.sam_model.blocks, clip=e.context.layers, gpt=model.gpt.layers)
 
 @torch.no_grad()
 def look(model,

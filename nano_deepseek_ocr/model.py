@@ -208,6 +208,6 @@ def from_pretrained(cls: NanoDeepseekOCR,
     try: model.load_state_dict(read_tensors(weights, device, dtype), assign=True)
     except RuntimeError as e:
         raise UserError(f'{weights} does not fit its config.json: {str(e)[:300]}') from None
-    model.gpt.make_tables(device)
+    if not cfg.moe: model.gpt.make_tables(device)          # the other has none
     if (folder/'ranks.tiktoken').is_file(): model.tok = load_tokenizer(folder/'ranks.tiktoken')
     return model.eval()

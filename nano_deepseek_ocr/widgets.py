@@ -84,7 +84,7 @@ def reading_explorer(model, page,                          # a path or a PIL ima
     layer, options = last if layer is None else layer, [*range(last + 1), 'rollout']
     if layer not in options: raise UserError(f'gpt has no layer {layer}; there are {options}')
     layers = W.Dropdown(options=options, value=layer, description='layer', **wide(150))
-    heads = W.Dropdown(options=['mean', *range(model.cfg.gpt.n_head)], description='head', **wide(150))
+    heads = W.Dropdown(options=['mean', *range(model.cfg.decoder.n_head)], description='head', **wide(150))
     text, picture = W.HTML(), W.Image(format='png', layout=W.Layout(align_self='flex-start'))
     W.link((play, 'value'), (token, 'value'))
 
