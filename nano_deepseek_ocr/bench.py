@@ -4,13 +4,13 @@
 
 # %% auto #0
 __all__ = ['Peak', 'measure', 'matmul_peak', 'bandwidth', 'peer_encoder', 'bench_encoder', 'peer_gpt', 'bench_decode',
-           'bench_pages', 'bench_imports', 'bench_loader', 'bench_table', 'plot_bench', 'Table', 'drawn_batch',
-           'bench_train', 'main']
+           'bench_pages', 'bench_imports', 'bench_loader', 'bench_table', 'Table', 'drawn_batch', 'bench_train', 'main']
 
 # %% ../nbs/31_bench.ipynb #2588e982
 import ctypes, json, platform, statistics, subprocess, sys, tempfile, time
 from dataclasses import replace
-from functools import cache
+from functools import cache, partial
+from importlib import import_module
 from pathlib import Path
 import torch
 from fastcore.script import call_parse
@@ -25,7 +25,7 @@ from .pretrained import NANOCHAT_NAMES, renamed
 from .model import NanoDeepseekOCR
 from .synth import page as draw_page
 from .tasks import TaskMixture, get_task
-from .dataloader import Batches, loader
+from .dataloader import Batches, loader, to_device
 from .optim import optimizers, set_stage
 from .budget import encoder_flops, step_flops
 from .ranks import Step, spread
@@ -71,44 +71,59 @@ def matmul_peak(dtype: torch.dtype,    # of the matrices
     "The best rate of a large matrix product, measured once in a run."
     n = 8192 if device == 'cuda' else n
     a, b = (torch.randn(n, n, device=device, dtype=dtype) for _ in range(2))
-    return 2 * n**3 / min(measure(dict(mm=lambda: a @ b), 3, device)['mm']['seconds'] for _ in range(3))
+    times = [measure(dict(mm=lambda: a @ b), 3, device)['mm']['seconds'] for _ in range(3)]
+    return 2 * n**3 / min(times)
 
 def bandwidth(device: str = 'cpu', mb: int = 512) -> float:  # bytes/s; mb: megabytes to read
     "The best rate at which memory is read."
     x = torch.ones(mb * 250_000, device=device)
-    return x.numel() * 4 / min(measure(dict(sum=lambda: x.sum(), max=lambda: x.max()), 5, device)[k]['seconds'] for k in ('sum', 'max'))
+    got = measure(dict(sum=x.sum, max=x.max), 5, device)
+    return x.numel() * 4 / min(m['seconds'] for m in got.values())
 
 # %% ../nbs/31_bench.ipynb #77cc5453
-_PEER = {'sam_model.neck.0': 'sam_encoder.neck.conv1', 'sam_model.neck.1': 'sam_encoder.neck.layer_norm1',
-         'sam_model.neck.2': 'sam_encoder.neck.conv2', 'sam_model.neck.3': 'sam_encoder.neck.layer_norm2',
-         'sam_model.net_2': 'sam_encoder.proj.conv1', 'sam_model.net_3': 'sam_encoder.proj.conv2',
-         'sam_model.blocks': 'sam_encoder.layers', '.norm1': '.layer_norm1', '.norm2': '.layer_norm2',
-         'patch_embed.proj.': 'patch_embed.projection.', 'sam_model.': 'sam_encoder.',
-         'vision_model.transformer': 'vision_encoder.encoder', 'vision_model': 'vision_encoder'}
+_PEER = dict(pair.split() for pair in '''
+    sam_model.neck.0 sam_encoder.neck.conv1, sam_model.neck.1 sam_encoder.neck.layer_norm1,
+    sam_model.neck.2 sam_encoder.neck.conv2, sam_model.neck.3 sam_encoder.neck.layer_norm2,
+    sam_model.net_2 sam_encoder.proj.conv1, sam_model.net_3 sam_encoder.proj.conv2,
+    sam_model.blocks sam_encoder.layers, .norm1 .layer_norm1, .norm2 .layer_norm2,
+    patch_embed.proj. patch_embed.projection., sam_model. sam_encoder.,
+    vision_model.transformer vision_encoder.encoder, vision_model vision_encoder'''.split(','))
+
+def _transformers(*names):
+    try: return [getattr(import_module('transformers'), n) for n in names]
+    except (ImportError, AttributeError): raise UserError(
+        "the other implementation needs transformers: pip install 'transformers>=5.20'") from None
 
 def peer_encoder(encoder: DeepEncoder, cfg: Config):  # ours and its sizes; returns a transformers model with the same weights
     "transformers' own DeepEncoder (without the projector); raises `UserError` if transformers is not installed."
-    try: from transformers import UnlimitedOcrVisionModel as Peer
-    except ImportError: raise UserError("the other implementation needs transformers: pip install 'transformers>=5.20'") from None
-    s, c, v, used = cfg.sam, cfg.compressor, cfg.clip, {}
-    peer = Peer(Peer.config_class(
-        sam_config=dict(hidden_size=s.dim, num_hidden_layers=s.depth, num_attention_heads=s.heads, mlp_dim=s.mlp,
-                        image_size=s.img_size, window_size=s.window, global_attn_indexes=list(s.global_blocks),
-                        output_channels=c.neck, downsample_channels=[c.mid, c.out]),
-        encoder_config=dict(hidden_size=v.dim, intermediate_size=v.mlp, num_hidden_layers=v.depth,
-                            num_attention_heads=v.heads, image_size=v.grid * v.patch, patch_size=v.patch)))
+    (Peer,), s, c, v = _transformers('UnlimitedOcrVisionModel'), cfg.sam, cfg.compressor, cfg.clip
+    size = lambda p: dict(hidden_size=p.dim, num_hidden_layers=p.depth,
+                          num_attention_heads=p.heads)
+    sam = size(s) | dict(mlp_dim=s.mlp, image_size=s.img_size, window_size=s.window)
+    sam |= dict(output_channels=c.neck, downsample_channels=[c.mid, c.out])
+    sam |= dict(global_attn_indexes=list(s.global_blocks))
+    eye = dict(intermediate_size=v.mlp, image_size=v.grid * v.patch, patch_size=v.patch)
+    peer = Peer(Peer.config_class(sam_config=sam, encoder_config=size(v) | eye))
+    used = {}
     for k, t in encoder.state_dict().items():
         if not k.startswith(('sam_model', 'vision_model')) or 'patch_embedding' in k: continue
         k = renamed(k, _PEER)
-        if 'qkv_proj' in k: used |= {k.replace('qkv_proj', f'{c}_proj'): p for c, p in zip('qkv', t.chunk(3))}
-        else: used[k] = t
+        parts = zip('qkv', t.chunk(3)) if 'qkv_proj' in k else [('qkv', t)]
+        used |= {k.replace('qkv_proj', f'{c}_proj'): p for c, p in parts}
     peer.load_state_dict(used)
     return peer.eval()
 
 # %% ../nbs/31_bench.ipynb #8bc237bc
 _DTYPES = dict(fp32=torch.float32, bf16=torch.bfloat16)
 
-def _row(what, who, m, **more): return dict(what=what, who=who, seconds=m['seconds'], memory_mb=m['memory_mb'], **more)
+def _rows(what, got, best, limit, rate={}, **more):
+    "A row for each contender; `best`: seconds at the limit; `rate`: how many of what it did."
+    out = []
+    for who, m in got.items():
+        s, rates = m['seconds'], {f'{k}_per_s': n / m['seconds'] for k, n in rate.items()}
+        row = dict(what=what, who=who, seconds=s, memory_mb=m.get('memory_mb'), share=best / s)
+        out.append(row | rates | dict(limit=limit) | more)
+    return out
 
 @torch.inference_mode()
 def bench_encoder(cfg: Config,            # sizes
@@ -124,27 +139,25 @@ def bench_encoder(cfg: Config,            # sizes
     peer = peer_encoder(ours, cfg).to(device, dt); ours.to(device, dt)
     page = (torch.rand(1, 3, side, side) * 2 - 1).to(device, dt)
     def mine(): f = ours.features(page); return torch.cat([f['clip'], f['compressor']], -1)
-    got = measure({'ours': mine, 'transformers': lambda: peer(page).last_hidden_state}, rounds, device)
+    theirs = lambda: peer(page).last_hidden_state
+    got = measure(dict(ours=mine, transformers=theirs), rounds, device)
     a, b = (got[k]['result'].float() for k in got)
     gap = ((a - b).norm() / b.norm()).item()
     if gap > (1e-4 if dtype == 'fp32' else .1):
-        raise UserError(f'the two encoders disagree by {gap:.2g} of their norm; the times would mean nothing')
-    peak = max(matmul_peak(t, device) for t in {dt, torch.float32})
-    flops = encoder_flops(cfg, side)
-    return [_row(f'encoder {cfg.name} {side}px {dtype}', k, row, share=flops / row['seconds'] / peak, limit='matmul', gap=gap)
-            for k, row in got.items()]
+        raise UserError(f'the two encoders disagree by {gap:.2g} of their norm')
+    best = encoder_flops(cfg, side) / max(matmul_peak(t, device) for t in {dt, torch.float32})
+    return _rows(f'encoder {cfg.name} {side}px {dtype}', got, best, 'matmul', gap=gap)
 
 # %% ../nbs/31_bench.ipynb #0207d302
 def peer_gpt(gpt: GPT):  # ours; returns a transformers model with the same weights
     "transformers' own nanochat; raises `UserError` if transformers is not installed."
-    try: from transformers import NanoChatConfig, NanoChatForCausalLM
-    except ImportError: raise UserError("the other implementation needs transformers: pip install 'transformers>=5.20'") from None
-    c = gpt.cfg
-    peer = NanoChatForCausalLM(NanoChatConfig(
-        vocab_size=c.padded_vocab, hidden_size=c.n_embd, intermediate_size=4 * c.n_embd, num_hidden_layers=c.n_layer,
-        num_attention_heads=c.n_head, num_key_value_heads=c.n_kv_head, max_position_embeddings=10 * c.sequence_len,
-        eos_token_id=None, pad_token_id=0, bos_token_id=0))
-    peer.load_state_dict({renamed(k, NANOCHAT_NAMES): v for k, v in gpt.state_dict().items()})
+    (Sizes, Peer), c = _transformers('NanoChatConfig', 'NanoChatForCausalLM'), gpt.cfg
+    size = dict(vocab_size=c.padded_vocab, hidden_size=c.n_embd, intermediate_size=4 * c.n_embd)
+    size |= dict(num_hidden_layers=c.n_layer, max_position_embeddings=10 * c.sequence_len)
+    size |= dict(num_attention_heads=c.n_head, num_key_value_heads=c.n_kv_head)
+    peer = Peer(Sizes(**size, eos_token_id=None, pad_token_id=0, bos_token_id=0))
+    weights = gpt.state_dict().items()
+    peer.load_state_dict({renamed(k, NANOCHAT_NAMES): v for k, v in weights})
     return peer.eval()
 
 @torch.inference_mode()
@@ -166,36 +179,41 @@ def bench_decode(cfg: Config,            # sizes; only the GPT's count
     def theirs(n):
         out = peer.generate(idx, attention_mask=torch.ones_like(idx), max_new_tokens=n, min_new_tokens=n, do_sample=False)
         return out[0, 32:].tolist()
-    got = measure({'ours': lambda: mine(new), 'transformers': lambda: theirs(new),
-                   'ours, first': lambda: mine(1), 'transformers, first': lambda: theirs(1)}, rounds, device)
-    after = lambda k: got[k]['seconds'] - got[f'{k}, first']['seconds']             # of the tokens after the first
-    rate = {k: (new - 1) / after(k) for k in ('ours', 'transformers')}              # tokens/s
-    weights = sum(p.numel() * p.element_size() for n, p in model.gpt.named_parameters() if 'wte' not in n)
-    limit = bandwidth(device) / weights
-    same = sum(a == b for a, b in zip(got['ours']['result'], got['transformers']['result'])) / new
-    return [_row(f'decode {cfg.name} {dtype}', k, got[k], tokens_per_s=r, share=r / limit, limit='bandwidth', same=same)
-            for k, r in rate.items()]
+    works = [(k, f, n) for n in (new, 1) for k, f in (('ours', mine), ('transformers', theirs))]
+    got = measure({(k, n): partial(f, n) for k, f, n in works}, rounds, device)
+    read = [p for n, p in model.gpt.named_parameters() if 'wte' not in n]
+    best = sum(p.numel() * p.element_size() for p in read) / bandwidth(device)      # s a token
+    a, b = (got[k, new]['result'] for k in ('ours', 'transformers'))
+    same = sum(x == y for x, y in zip(a, b)) / new
+    both = {k: got[k, new] for k in ('ours', 'transformers')}
+    rows = _rows(f'decode {cfg.name} {dtype}', both, 0, 'bandwidth', same=same)
+    for row in rows:                                                # of the tokens after the first
+        rate = (new - 1) / (row['seconds'] - got[row['who'], 1]['seconds'])
+        row |= dict(tokens_per_s=rate, share=rate * best)
+    return rows
 
 # %% ../nbs/31_bench.ipynb #3b2a5861
 def bench_pages(rounds: int = 5) -> list:  # times each is timed; returns rows of a table
     "From a scan of 3000x4000 pixels to the tensor of base mode, beside the bare resize."
-    page, threads = Image.effect_noise((3000, 4000), 80).convert('RGB'), torch.get_num_threads()
+    page = Image.effect_noise((3000, 4000), 80).convert('RGB')
+    threads, bare = torch.get_num_threads(), 'Pillow, resize only'
+    works = {'ours': lambda: views(page, 'base'),
+             bare: lambda: page.resize((768, 1024), Image.BICUBIC)}
     torch.set_num_threads(1)
-    bare = lambda: page.resize((768, 1024), Image.BICUBIC)
-    try: got = measure({'ours': lambda: views(page, 'base'), 'Pillow, resize only': bare}, rounds)
+    try: got = measure(works, rounds)
     finally: torch.set_num_threads(threads)
-    limit = got['Pillow, resize only']['seconds']
-    return [_row('page 3000x4000 to base', k, row, pages_per_s=1 / row['seconds'], share=limit / row['seconds'], limit='resize')
-            for k, row in got.items()]
+    best = got[bare]['seconds']
+    return _rows('page 3000x4000 to base', got, best, 'resize', dict(pages=1))
 
 # %% ../nbs/31_bench.ipynb #20b0a002
 def bench_imports(rounds: int = 3) -> list:  # times each is timed; returns rows of a table
     "A new Python that imports the model and its reader, beside transformers' own nanochat, and torch alone as the limit."
-    start = lambda line: lambda: subprocess.run([sys.executable, '-c', line], check=True, capture_output=True)
-    got = measure(dict(ours=start('from nano_deepseek_ocr.model import NanoDeepseekOCR'),
-                       transformers=start('from transformers import NanoChatForCausalLM'), torch=start('import torch')), rounds)
-    limit = got.pop('torch')['seconds']
-    return [_row('import', k, row | dict(memory_mb=None), share=limit / row['seconds'], limit='torch') for k, row in got.items()]
+    def start(line): subprocess.run([sys.executable, '-c', line], check=True, capture_output=True)
+    lines = dict(ours='from nano_deepseek_ocr.model import NanoDeepseekOCR', torch='import torch',
+                 transformers='from transformers import NanoChatForCausalLM')
+    got = measure({k: partial(start, line) for k, line in lines.items()}, rounds)
+    got = {k: dict(seconds=m['seconds']) for k, m in got.items()}
+    return _rows('import', got, got.pop('torch')['seconds'], 'torch')
 
 # %% ../nbs/31_bench.ipynb #3e9b7a45
 def _seconds_a_batch(batches, workers, n):
@@ -225,47 +243,33 @@ def bench_loader(cfg: Config,            # sizes; the model that is to be fed
         set_seed(0)
         model = NanoDeepseekOCR(cfg).to(device)
         opt, b = torch.optim.AdamW(model.parameters()), data['drawn text'][0]
-        b = {k: v.to(device) if torch.is_tensor(v) else v for k, v in b.items()}
+        b = to_device(b, device)
         def step():
-            model(b['input_ids'], b['images'], b['tiles'], b['grids'], b['targets']).backward()
+            model(*(b[k] for k in 'input_ids images tiles grids targets'.split())).backward()
             opt.step(); opt.zero_grad()
         for _ in range(rounds):
             times = {k: _seconds_a_batch(d, workers, n) for k, d in data.items()}
             times['training'] = measure(dict(step=step), 2, device)['step']['seconds']
             out.append(times)
-    seconds = {k: statistics.median(t[k] for t in out) for k in out[0]}
-    what = f'batch of {batch}, {cfg.name}, {cfg.train.mode}'
-    return [dict(what=what, who=k, seconds=s, memory_mb=None, samples_per_s=batch / s,
-                 share=seconds['training'] / s, limit='training') for k, s in seconds.items()]
+    got = {k: dict(seconds=statistics.median(t[k] for t in out)) for k in out[0]}
+    what, best = f'batch of {batch}, {cfg.name}, {cfg.train.mode}', got['training']['seconds']
+    return _rows(what, got, best, 'training', dict(samples=batch))
 
 # %% ../nbs/31_bench.ipynb #bf168d9a
 def bench_table(rows: list) -> str:  # rows of the benchmarks; returns markdown
     "The results as a table, each beside how much faster it is than its peer."
-    out = ['| what | who | seconds | faster | memory | share of limit | |', '|---|---|--:|--:|--:|--:|---|']
+    out = ['''| what | who | seconds | faster | memory | share of limit | |
+|---|---|--:|--:|--:|--:|---|''']
     for r in rows:
         peers = [q for q in rows if q['what'] == r['what'] and q['who'] != 'ours']
-        times = f"{peers[0]['seconds'] / r['seconds']:.2f}×" if r['who'] == 'ours' and peers else ''
+        ours = r['who'] == 'ours' and peers
+        times = f"{peers[0]['seconds'] / r['seconds']:.2f}×" if ours else ''
         memory = '' if r.get('memory_mb') is None else f"{r['memory_mb']:.0f} MB"
         share = f"{r['share']:.0%} of {r['limit']}" if 'share' in r else ''
-        note = ', '.join(f"{r[f'{unit}_per_s']:.1f} {unit}/s" for unit in ('tokens', 'samples', 'pages') if f'{unit}_per_s' in r)
-        out.append(f"| {r['what']} | {r['who']} | {r['seconds']:.3g} | {times} | {memory} | {share} | {note} |")
+        note = ', '.join(f'{v:.1f} {k[:-6]}/s' for k, v in r.items() if k.endswith('_per_s'))
+        start = '| {what} | {who} | {seconds:.3g} |'.format(**r)
+        out.append(f'{start} {times} | {memory} | {share} | {note} |')
     return '\n'.join(out)
-
-def plot_bench(rows: list):  # rows of the benchmarks
-    "Bars of the time each contender takes, as a share of the slowest."
-    import matplotlib.pyplot as plt
-    what = list(dict.fromkeys(r['what'] for r in rows))
-    fig, ax = plt.subplots(figsize=(6, .5 + .55 * len(what)), dpi=80)
-    for i, w in enumerate(what):
-        group = [r for r in rows if r['what'] == w]
-        unit = max(r['seconds'] for r in group)
-        for j, r in enumerate(group):
-            y = -i - j * .8 / len(group)
-            ax.barh(y, r['seconds'] / unit, .75 / len(group), color='#3a7' if r['who'] == 'ours' else '#bbb')
-            ax.text(.01, y, f"{r['who']}: {r['seconds']:.3g} s", va='center', fontsize=8)
-    ax.set_yticks([-i - .2 for i in range(len(what))], what, fontsize=8)
-    ax.set_xlabel('time, as a share of the slowest')
-    fig.tight_layout(); plt.show()
 
 # %% ../nbs/31_bench.ipynb #798b71dd
 class Table(list):
@@ -285,7 +289,7 @@ def drawn_batch(cfg: Config, size: int,        # samples, each with a page
     ids[:, 4:4 + places] = vocab - 1
     pages = torch.rand(size, 3, mode.size, mode.size) * 2 - 1
     batch = dict(input_ids=ids, targets=targets, images=pages, tiles=None, grids=None)
-    return {k: v.to(device) if torch.is_tensor(v) else v for k, v in batch.items()}
+    return to_device(batch, device)
 
 def bench_train(cfg: Config,              # sizes, and in `train` batch, mode, optimizer and recompute
                 stage: int = 1,           # 1 or 2
@@ -294,7 +298,8 @@ def bench_train(cfg: Config,              # sizes, and in `train` batch, mode, o
                 device: str = 'cpu',      # 'cpu' or 'cuda'
                 rounds: int = 3) -> list:  # rows of a table
     "One training step: time, samples, memory and the share of the matrix peak."
-    batch, peak = cfg.train.batch, max(matmul_peak(t, device) for t in {_DTYPES[dtype], torch.float32})
+    batch, types = cfg.train.batch, {_DTYPES[dtype], torch.float32}
+    peak = max(matmul_peak(t, device) for t in types)
     with Peak(device) as memory:
         set_seed(0)
         model = NanoDeepseekOCR(cfg)
@@ -308,9 +313,9 @@ def bench_train(cfg: Config,              # sizes, and in `train` batch, mode, o
             return loss.item()
         step()
     got = measure(dict(ours=step), rounds, device)['ours'] | dict(memory_mb=memory.mb)
-    what = f'train {cfg.name} stage {stage}, {batch} x {cfg.train.mode}, {cfg.train.optimizer}, {dtype}'
-    share = step_flops(cfg, data, stage) / got['seconds'] / peak
-    return [_row(what, 'ours', got, samples_per_s=batch / got['seconds'], share=share, limit='matmul')]
+    tc, best = cfg.train, step_flops(cfg, data, stage) / peak
+    what = f'train {cfg.name} stage {stage}, {batch} x {tc.mode}, {tc.optimizer}, {dtype}'
+    return _rows(what, dict(ours=got), best, 'matmul', dict(samples=batch))
 
 # %% ../nbs/31_bench.ipynb #d7c1cc44
 _BENCHES = dict(encoder=lambda cfg, dt, side, dev, n: bench_encoder(cfg, side, dt, dev, n),
@@ -334,18 +339,25 @@ def main(what: str,                # encoder, decode, pages, imports, loader, tr
          out: str = None):         # also write the rows to this JSON file
     "Time and memory of the parts beside other implementations, with the limits of this machine measured in the same run."
     try:
-        cfg, dev = get_preset(preset), device or ('cuda' if torch.cuda.is_available() else 'cpu')
-        for name, value, known in ('benchmark', what, [*_BENCHES, 'all']), ('dtype', dtype, [*_DTYPES, 'both']):
-            if value not in known: raise UserError(f'no {name} {value!r}; there are: {", ".join(known)}')
+        cfg, gpu = get_preset(preset), torch.cuda.is_available()
+        dev = device or ('cuda' if gpu else 'cpu')
+        benches, dtypes = [*_BENCHES, 'all'], [*_DTYPES, 'both']
+        for name, value, known in ('benchmark', what, benches), ('dtype', dtype, dtypes):
+            if value not in known:
+                raise UserError(f'no {name} {value!r}; there are: {", ".join(known)}')
         if rounds < 1 or batch < 1: raise UserError('--rounds and --batch must be at least 1')
-        if dev == 'cuda' and not torch.cuda.is_available(): raise UserError('no graphics card here for --device cuda')
+        if dev == 'cuda' and not gpu: raise UserError('no graphics card here for --device cuda')
         if out: Path(out).parent.mkdir(parents=True, exist_ok=True)
-        cfg, rows = replace(cfg, train=replace(cfg.train, batch=batch, recompute=recompute)), []
-        small = replace(get_preset('nano'), train=replace(get_preset('nano').train, batch=batch, recompute=recompute))
+        cfg, small = (replace(c, train=replace(c.train, batch=batch, recompute=recompute))
+                      for c in (cfg, get_preset('nano')))
+        rows = []
         for name in _BENCHES if what == 'all' else [what]:
-            sizes = small if what == 'all' and dev == 'cpu' and name in ('loader', 'train') else cfg     # a step of d20 takes minutes there
-            types = ['fp32'] if name in ('pages', 'imports', 'loader') else _DTYPES if dtype == 'both' else [dtype]
-            for dt in types: rows += _BENCHES[name](sizes, dt, side, dev, rounds)
+            # a step of d20 takes minutes on a CPU
+            slow = what == 'all' and dev == 'cpu' and name in ('loader', 'train')
+            types = list(_DTYPES) if dtype == 'both' else [dtype]
+            if name in ('pages', 'imports', 'loader'): types = ['fp32']
+            for dt in types: rows += _BENCHES[name](small if slow else cfg, dt, side, dev, rounds)
     except UserError as e: sys.exit(f'error: {e}')
-    print(f'{platform.machine()}, {torch.get_num_threads()} threads, {dev}, torch {torch.__version__}\n\n{bench_table(rows)}')
+    print(f'{platform.machine()}, {torch.get_num_threads()} threads, {dev}, torch {torch.__version__}')
+    print(f'\n{bench_table(rows)}')
     if out: Path(out).write_text(json.dumps(rows, indent=1))

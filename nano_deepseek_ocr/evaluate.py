@@ -25,11 +25,13 @@ from .generate import Decoding
 from .synth import english, text_page
 from .letters import LetteredTask
 from .dataloader import collate, to_device, tokenize_sample
-from .metrics import error_rate, fox_metrics, libraries, meteor_note
+from .metrics import (edit_distance, error_rate, fox_metrics,
+                                       libraries, meteor_note, teds)
 from .meters import feature_cosines, swap_pages, vision_gain
 from .runs import load_model
 from .reads import accuracy
-from .omnidocbench import listed, read_dataset, report, score_folder
+from .omnidocbench import (listed, read_dataset, report, score_folder,
+                                             score_page)
 
 _all_ = ['edit_distance', 'error_rate', 'fox_metrics', 'teds', 'score_page', 'score_folder']
 _NEEDS = dict(fox='focus_benchmark_test.zip, or its folder', curve=None, predictions=None, reads=None,

@@ -4,7 +4,7 @@
 
 # %% auto #0
 __all__ = ['PAGE_SPLIT', 'page_numbers', 'pages', 'Region', 'parse_grounding', 'format_grounding', 'split_pages', 'box_to_pixels',
-           'pixels_to_box', 'box_to_view', 'view_to_box', 'draw_boxes', 'cut_pictures']
+           'pixels_to_box', 'box_to_view', 'draw_boxes', 'cut_pictures']
 
 # %% ../nbs/08a_files.ipynb #a354e223
 import glob as globbing, io, json, re
@@ -156,13 +156,6 @@ def box_to_view(box: tuple,            # in 0..999
     "A box in the square that the encoder sees, padding included."
     m = get_mode(mode, size); x, y, w, h = placed(size, m.size, m.pad)
     return tuple(v / 999 * s + o for v, s, o in zip(box, (w, h, w, h), (x, y, x, y)))
-
-def view_to_box(box: tuple,            # in pixels of the whole view
-                size: tuple,           # width and height of the page
-                mode: str) -> tuple:   # a mode's name; returns 0..999
-    "The way back from the encoder's square to the page."
-    m = get_mode(mode, size); x, y, w, h = placed(size, m.size, m.pad)
-    return pixels_to_box(tuple(v - o for v, o in zip(box, (x, y, x, y))), (w, h))
 
 # %% ../nbs/08a_files.ipynb #dcaefd5f
 def draw_boxes(page,                   # a path or a PIL image

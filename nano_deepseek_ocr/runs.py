@@ -4,7 +4,7 @@
 
 # %% auto #0
 __all__ = ['TRACKERS', 'moments', 'load_moments', 'save_encoder', 'save_checkpoint', 'find_checkpoint', 'read_metrics', 'rewind',
-           'plot_run', 'fill', 'load_encoder', 'load_gpt', 'load_model', 'signals', 'tracker', 'next_batches']
+           'fill', 'load_encoder', 'load_gpt', 'load_model', 'signals', 'tracker', 'next_batches']
 
 # %% ../nbs/23_runs.ipynb #9919ceee
 import json, os, shutil, signal
@@ -146,25 +146,6 @@ def rewind(run, step):  # returns the lines that stay
     tmp.write_text(''.join(json.dumps(m) + '\n' for m in lines))
     os.replace(tmp, run/'metrics.jsonl')
     return lines
-
-# %% ../nbs/23_runs.ipynb #88af4223
-def plot_run(run):  # a folder in `runs/`
-    "Draw loss, vision gain and feature cosines of a run, also while it trains; returns the figure."
-    import matplotlib.pyplot as plt
-    log = read_metrics(run)
-    seen = [m for m in log if 'val_loss' in m]
-    kind = 'centred' if any('raw_cos_projector' in m for m in seen) else 'raw'
-    gains = dict(vision_gain_first='first tokens', vision_gain='all tokens')
-    cosines = {f'cos_{p}': p for p in ('sam', 'compressor', 'clip', 'projector')}
-    panels = [('loss', dict(loss=''), log), ('vision gain (nats)', gains, seen)]
-    panels.append((f'{kind} cosine', cosines, seen))
-    fig, axs = plt.subplots(1, 3, figsize=(6, 2), dpi=100)
-    for ax, (title, keys, lines) in zip(axs, panels):
-        for k, label in keys.items(): ax.plot(*zip(*[(m['step'], m[k]) for m in lines]), label=label)
-        ax.set_title(title, fontsize=8); ax.set_xlabel('step', fontsize=7); ax.tick_params(labelsize=7)
-        if lines is seen: ax.legend(fontsize=6)
-    axs[0].set_yscale('log'); fig.tight_layout(); plt.close(fig)
-    return fig
 
 # %% ../nbs/23_runs.ipynb #3f48cfeb
 def fill(module,       # the model or a part of it
