@@ -369,4 +369,4 @@ class Int8(nn.Module):
         else:
             wide = torch.bfloat16 if multiplies_bf16(x.device.type) else torch.float32
             y = F.linear(rows.to(wide), self.whole.to(wide)) * self.scale
-        return y.to(x.dtype).view(*x.shape[:-1], -1)
+        return y.to(x.dtype).view(*x.shape[:-1], len(self.whole))
