@@ -142,7 +142,7 @@ def _drawn(index, kind, split, mark):
     s = page(0, index, kind or list(KINDS)[index % len(KINDS)], split)
     return grounded(s) if mark else s
 
-def get_task(spec=None,            # what: see the table above; None is the ten pages to learn by heart
+def get_task(spec=None,            # what: see the table above; None is the ten pages to overfit
              root=None,            # folder with the files of a public data set, instead of the Hub
              split: str = 'train'):  # 'train' or 'test'; files and folders of your own have only one; returns a task
     "A task by its name; raises `UserError` with what there is."
