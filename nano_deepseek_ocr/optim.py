@@ -10,7 +10,6 @@ __all__ = ['STAGES', 'orthogonalize', 'whole', 'like', 'Muon', 'optimizers', 'St
 import math
 from dataclasses import dataclass
 import torch
-from torch.distributed.tensor import DTensor, distribute_tensor
 from .config import TrainConfig, UserError, uses_bf16
 
 # %% ../nbs/20_optim.ipynb #1ea2edcb
@@ -27,11 +26,12 @@ def orthogonalize(g,                 # (n,r,c) matrices
 
 # %% ../nbs/20_optim.ipynb #9ce89cbc
 def whole(t):     # a tensor, or one whose parts lie on many ranks
-    return t.full_tensor() if isinstance(t, DTensor) else t
+    return t.full_tensor() if hasattr(t, 'full_tensor') else t
 
 def like(t, p):   # the part of `t` that this rank keeps of `p`
     t = t.to(p.device)
-    if not isinstance(p, DTensor): return t
+    if not hasattr(p, 'device_mesh'): return t
+    from torch.distributed.tensor import distribute_tensor  # costs as much as torch: only if split
     return distribute_tensor(t, p.device_mesh, p.placements, src_data_rank=None)
 
 class Muon(torch.optim.Optimizer):

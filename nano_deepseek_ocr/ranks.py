@@ -12,7 +12,6 @@ from contextlib import contextmanager, nullcontext
 from pathlib import Path
 import torch, torch.distributed as dist
 from torch import nn
-from torch.distributed.fsdp import FSDPModule, MixedPrecisionPolicy, fully_shard
 from .config import TrainConfig, UserError, best_device
 from .meters import token_losses
 
@@ -78,6 +77,7 @@ def spread(step: Step,       # where the forward pass happens
     if tc.compile:
         for layer in layers: layer.compile()
     if tc.shard:
+        from torch.distributed.fsdp import MixedPrecisionPolicy, fully_shard   # slow to import
         half = torch.bfloat16 if device.type == 'cuda' and tc.dtype != 'fp32' else None
         policy = MixedPrecisionPolicy(half, torch.float32, cast_forward_inputs=False)
         for part in [*layers, step]: fully_shard(part, mp_policy=policy)
@@ -92,15 +92,15 @@ def spread(step: Step,       # where the forward pass happens
 @contextmanager
 def together(net, last):
     "Add gradients up over the ranks only with the last part of a batch."
-    if isinstance(net, FSDPModule): net.set_requires_gradient_sync(last)
+    if hasattr(net, 'unshard'): net.set_requires_gradient_sync(last)
     with nullcontext() if last or not hasattr(net, 'no_sync') else net.no_sync(): yield
 
 @contextmanager
 def in_one_piece(net):
     "Fetch by hand the weights that only `net`'s own forward would fetch."
-    if isinstance(net, FSDPModule): net.unshard()
+    if hasattr(net, 'unshard'): net.unshard()
     yield
-    if isinstance(net, FSDPModule): net.reshard()
+    if hasattr(net, 'unshard'): net.reshard()
 
 # %% ../nbs/22_ranks.ipynb #5d150013
 def launch(ranks: int,           # processes here: one for each graphics card; any number on the CPU

@@ -13,8 +13,6 @@ from importlib import import_module
 from pathlib import Path
 from safetensors import SafetensorError, safe_open
 from safetensors.torch import save_file
-from torch.distributed import checkpoint as dcp
-from torch.distributed.tensor import DTensor
 from .config import UserError, config_to_dict
 from .pretrained import (load_clip, load_deepseek_ocr, load_nanochat, load_sam,
                                           open_weights)
@@ -43,10 +41,12 @@ def load_moments(model, opts: list, path: Path):  # a file that holds `moments`
 
 def _write(tensors, path):
     "One safetensors file; parts that lie on many ranks are written by all of them, then merged."
-    if any(isinstance(t, DTensor) for t in tensors.values()):
+    if any(hasattr(t, 'full_tensor') for t in tensors.values()):
+        from torch.distributed import checkpoint as dcp
         parts = path.with_suffix('')
         how = dict(save_distributed=True, enable_consolidation=True)
-        dcp.save(tensors, storage_writer=dcp.HuggingFaceStorageWriter(str(parts), **how))
+        try: dcp.save(tensors, storage_writer=dcp.HuggingFaceStorageWriter(str(parts), **how))
+        except dcp.CheckpointException as e: raise OSError(str(e)) from None
         if ranks()[0] == 0:
             os.replace(next(parts.glob('*.safetensors')), path)
             shutil.rmtree(parts)
@@ -102,7 +102,7 @@ def save_checkpoint(model,
             if model.tok: model.tok.save(tmp)
             state = dict(state or {}, step=step)
             _finish(tmp, final, {'config.json': config_to_dict(model.cfg), 'state.json': state}, keep)
-    except (OSError, SafetensorError, dcp.CheckpointException) as e: wrong = e
+    except (OSError, SafetensorError) as e: wrong = e
     if summed(wrong is not None)[0]:
         if ranks()[0] == 0: shutil.rmtree(tmp, ignore_errors=True)
         have = max([int(p.name[5:]) for p in run.glob('step_*')], default=None)

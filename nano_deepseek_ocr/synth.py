@@ -10,7 +10,7 @@ __all__ = ['FONTS', 'PAPERS', 'INKS', 'KINDS', 'font', 'Canvas', 'english', 'voc
 import hashlib, inspect, io, pydoc_data.topics, re
 from functools import lru_cache, partial
 from pathlib import Path
-import matplotlib, numpy as np
+import numpy as np
 from PIL import Image, ImageDraw, ImageFilter, ImageFont
 from .config import UserError
 from .files import format_grounding, pixels_to_box
@@ -23,6 +23,7 @@ def font(name: str,         # one of `FONTS`
          size: int):        # height in pixels
     "A font of matplotlib's as PIL draws it; raises `UserError` for a name that does not exist."
     if name not in FONTS: raise UserError(f'no font {name!r}; there are: {", ".join(FONTS)}')
+    import matplotlib                               # half a second: only who draws
     ttf = Path(matplotlib.get_data_path(), 'fonts', 'ttf', f'{FONTS[name]}.ttf')
     return ImageFont.truetype(str(ttf), size)
 
