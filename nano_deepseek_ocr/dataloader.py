@@ -10,7 +10,7 @@ import itertools, logging
 import torch
 from .config import UserError
 from .image import get_mode, load_page, n_positions, views
-from .tokenizer import Tokenizer
+from .tokenizer import Tokenizer, marks
 from .model import prompt_ids
 
 # %% ../nbs/17_dataloader.ipynb #a4d83a0d
@@ -27,10 +27,10 @@ def tokenize_sample(sample: dict,         # id, prompt, answer; image (path, PIL
                     loss_on: str = None,  # 'answer' or 'all'; what the sample says, if not given
                     ) -> dict:  # id, ids (list), targets (list, -1 where nothing is learned), views (list), cut (bool)
     "One sample as inputs, targets and pictures; raises `UserError` that names the sample if it does not fit."
-    pages, ids, learn = [load_page(p) for p in _pages(sample)], [], []
+    pages, ids, learn, m = [load_page(p) for p in _pages(sample)], [], [], marks(tok)
     for k, (ask, say) in enumerate([(sample['prompt'], sample['answer']), *sample.get('more', ())]):
         prompt = prompt_ids(tok, ask, [n_positions(mode, p.size) for p in pages] if k == 0 else [])[k > 0:]
-        answer = tok.encode(say) + [tok.special('<|assistant_end|>')]
+        answer = tok.encode(say, special=m.plain) + [tok.special(m.stop)]
         ids += prompt + answer
         learn += (prompt if (loss_on or sample.get('loss_on')) == 'all' else [-1] * len(prompt)) + answer
         if k == 0: first = len(prompt)

@@ -238,7 +238,8 @@ def fitting(prompts: list,      # ids of each prompt
         if not 0 <= min(p) <= max(p) < vocab:
             raise UserError(f'prompt {r} holds the id {max(p)}, but the model knows 0 to {vocab - 1}: the tokenizer is of another model')
         if len(p) >= reach:
-            raise UserError(f'prompt {r} has {len(p)} tokens, and the rotary table of this model ends at {reach}: no room for an answer')
+            raise UserError(f'prompt {r} has {len(p)} tokens, and this model knows {reach} positions: '
+                            'no room for an answer; take fewer pages or a smaller mode')
     return replace(how, max_new_tokens=min(how.max_new_tokens, reach - max(map(len, prompts))))
 
 # %% ../nbs/11_generate.ipynb #b8b44a9e
@@ -265,17 +266,26 @@ class Answer(str):
         return f'{self}\n\n*{len(self.ids)} tokens in {self.seconds:.1f} s, {self.tokens_per_s:.0f} a second.{warn.get(self.reason, "")}*'
 
 # %% ../nbs/11_generate.ipynb #bc9543af
+def _texts(written, tok, stop_id):
+    "What `write` yields, each with its piece of text."
+    utf8 = defaultdict(lambda: codecs.getincrementaldecoder('utf-8')('replace'))
+    for r, t, reason in written:
+        piece = b'' if t == stop_id else tok.decode_bytes([t])
+        yield r, t, utf8[r].decode(piece, final=reason is not None), reason
+
 def answers(written,        # what `write` yields
             rows: int,      # how many rows it writes
             tok: Tokenizer, # to make text of ids
             stop_id: int,   # the end token; it is no part of the text
+            say=None,       # function of (row, piece of text, reason), called as they are written
             ) -> list:      # an `Answer` for each row
     "Collect whole answers."
     began, how = time.perf_counter(), [dict(ids=[], reason=None, seconds=0., first=0.) for _ in range(rows)]
-    for r, t, reason in written:
+    for r, t, text, reason in _texts(written, tok, stop_id):
         now = time.perf_counter() - began
         if t != stop_id: how[r]['ids'].append(t)
         how[r].update(reason=reason, seconds=now, first=how[r]['first'] or now)
+        if say: say(r, text, reason)
     return [Answer(tok.decode(h['ids']), **h) for h in how]
 
 # %% ../nbs/11_generate.ipynb #a89c59c7
@@ -283,6 +293,4 @@ def pieces(written,        # what `write` yields
            tok: Tokenizer, # to make text of ids
            stop_id: int):  # the end token; it is no part of the text
     "Yield (row, piece of text, reason) as the answers are written; half a character waits for its other half."
-    utf8 = defaultdict(lambda: codecs.getincrementaldecoder('utf-8')('replace'))
-    for r, t, reason in written:
-        yield r, utf8[r].decode(b'' if t == stop_id else tok.decode_bytes([t]), final=reason is not None), reason
+    for r, _, text, reason in _texts(written, tok, stop_id): yield r, text, reason

@@ -20,7 +20,7 @@ from .config import UserError, best_device, config_from_dict, config_to_dict, mu
 from .deepencoder import DeepEncoder
 from .image import get_mode, n_positions, views
 from .files import pages as pages_of
-from .tokenizer import Tokenizer, check_vocab, load_tokenizer
+from .tokenizer import Tokenizer, check_vocab, load_tokenizer, marks
 from .gpt import GPT
 from .moe import Decoder
 from .flow import FlowEncoder
@@ -34,12 +34,15 @@ def prompt_ids(tok: Tokenizer,     # the model's tokenizer
                prompt: str,        # text, with `<image>` where a page belongs
                places: list) -> list:  # token ids; `places` holds the number of vision tokens of each page
     "A prompt as ids, each `<image>` expanded; raises `UserError` if prompt and pages do not agree."
-    parts = prompt.split('<image>')
+    m = marks(tok)
+    parts = (prompt.strip() if m.plain else prompt).split('<image>')
+    if m.plain and len(parts) == 2 and places: places = [sum(places)]    # one <image> for all pages
     if len(parts) - 1 != len(places):
         raise UserError(f'the prompt has {len(parts) - 1} <image> and there are {len(places)} images: {prompt[:60]!r}')
-    ids = [tok.special('<|bos|>'), tok.special('<|user_start|>')] + tok.encode(parts[0])
-    for n, text in zip(places, parts[1:]): ids += [tok.image_id] * n + tok.encode(text)
-    return ids + [tok.special('<|user_end|>'), tok.special('<|assistant_start|>')]
+    encode = lambda text: tok.encode(text, special=m.plain)
+    ids = [tok.special(name) for name in m.before] + encode(parts[0])
+    for n, text in zip(places, parts[1:]): ids += [tok.image_id] * n + encode(text)
+    return ids + [tok.special(name) for name in m.behind]
 
 # %% ../nbs/13_model.ipynb #8feedda7
 class NanoDeepseekOCR(nn.Module, PyTorchModelHubMixin, library_name='nano_deepseek_ocr', tags=['ocr', 'deepseek-ocr', 'nanochat']):
@@ -100,7 +103,7 @@ def tokenizer(self: NanoDeepseekOCR) -> Tokenizer:  # the model's, or else the p
 
 def _said(model, prompts, images, tiles, grids, how):
     "What `write` yields, given the tokenizer's signs; the tokenizer and its end token."
-    tok = model.tokenizer(); end = tok.special('<|assistant_end|>')
+    tok = model.tokenizer(); end = tok.special(marks(tok).stop)
     how = replace(how, whitelist=how.whitelist or tuple(signs(tok)))
     return model.write(prompts, images, tiles, grids, how, end), tok, end
 
@@ -109,53 +112,85 @@ def generate(self: NanoDeepseekOCR,
              prompts: list,                        # ids of each prompt
              images=None, tiles=None, grids=None,  # the pages, as in `forward`
              how: Decoding = Decoding(),           # how to choose, when to stop
+             say=None,                             # function of (row, piece of text, reason)
              ) -> list:                            # an `Answer` for each prompt
     "Write all answers of a batch; raises `UserError` as `write` and `tokenizer` do."
     written, tok, end = _said(self, prompts, images, tiles, grids, how)
-    return answers(written, len(prompts), tok, end)
+    return answers(written, len(prompts), tok, end, say)
 
 # %% ../nbs/13_model.ipynb #1cf04922
+def _pages_of(source, page_range):
+    "All pages of all sources; raises what one of them is."
+    for s in source if isinstance(source, (list, tuple)) else [source]:
+        for _, page in pages_of(s, page_range=page_range):
+            if isinstance(page, UserError): raise page
+            yield page
+
+def _views(pages, mode):
+    "Pages as `forward` takes them."
+    cut = [views(p, mode) for p in pages]
+    tiles = [v.tiles for v in cut if v.tiles is not None]
+    return (torch.stack([v.image for v in cut]),
+            torch.cat(tiles) if tiles else None, [v.grid for v in cut] if tiles else None)
+
 def _batches(model, source, prompt, mode, page_range, size):
     "Numbers of pages and what `generate` needs for them: one mode, at most `size` pages."
-    tok, mode = model.tokenizer(), mode or model.cfg.train.mode
-    def one_by_one():
-        for s in source if isinstance(source, (list, tuple)) else [source]:
-            for _, page in pages_of(s, page_range=page_range):
-                if isinstance(page, UserError): raise page
-                yield get_mode(mode, page.size).name, page     # with 'auto' each has its own
-    found = enumerate(one_by_one())
-    while some := list(islice(found, size)):
+    tok, mode, prompt = model.tokenizer(), mode or model.cfg.train.mode, prompt or model.cfg.read.prompt
+    found = enumerate((get_mode(mode, p.size).name, p) for p in _pages_of(source, page_range))
+    while some := list(islice(found, size)):                   # with 'auto' each has its own mode
         for m in dict.fromkeys(m for _, (m, _) in some):
             at, same = zip(*((i, p) for i, (own, p) in some if own == m))
-            cut = [views(p, m) for p in same]
-            tiles = [v.tiles for v in cut if v.tiles is not None]
             prompts = [prompt_ids(tok, prompt, [n_positions(m, p.size)]) for p in same]
-            yield at, (prompts, torch.stack([v.image for v in cut]),
-                       torch.cat(tiles) if tiles else None, [v.grid for v in cut] if tiles else None)
+            yield at, (prompts, *_views(same, m))
 
+def _together(model, source, prompt, mode, page_range):
+    "What `generate` needs for all pages in one prompt."
+    prompt, own = prompt or model.cfg.read.many, model.cfg.train.mode
+    if not prompt: raise UserError('this model reads one page at a time; Unlimited-OCR takes several')
+    pages = list(_pages_of(source, page_range))
+    if not pages: raise UserError('no page at all')
+    mode = mode or ('base' if get_mode(own, pages[0].size).tile else own)
+    m = get_mode(mode, pages[0].size)
+    if m.tile: raise UserError(f'mode {mode} cuts tiles, but several pages at once are read whole: take base')
+    places = [n_positions(m.name, p.size) for p in pages]
+    asked = [prompt_ids(model.tokenizer(), prompt, places)]
+    fitting(asked, Decoding(), model.cfg.decoder.vocab_size, model.gpt.reach)      # before they are cut
+    return asked, *_views(pages, m.name)
+
+def _how(model, how, max_new_tokens, together=False):
+    r = model.cfg.read
+    window = r.many_window if together else r.window
+    return how or Decoding(max_new_tokens or r.max_new_tokens, ngram=r.ngram, window=window)
+
+# %% ../nbs/13_model.ipynb #1cf04923
 @patch
 def read(self: NanoDeepseekOCR,
          source,                      # a path, bytes, an array, a PIL image, a PDF, or a list of these
-         prompt: str = '<image>\nFree OCR.',  # what to do with each page
+         prompt: str = None,          # what to do with each page; the model's own if not said
          mode: str = None,            # resolution mode; the model's own if not said
          how: Decoding = None,        # how to choose, when to stop; greedily if not said
-         max_new_tokens: int = 512,   # longest answer in tokens, where `how` is not given
+         max_new_tokens: int = None,  # longest answer in tokens, where `how` is not given
          pages: str = None,           # of a PDF or TIFF, such as '1-3,5'; all if not said
-         batch: int = 8):             # pages read at once; returns an `Answer`, or a list of them
-    "The text of a page, or of each page of a list or document; raises `UserError`."
-    how, out = how or Decoding(max_new_tokens), {}
+         batch: int = 8,              # pages read at once
+         say=None,                    # function of (page's number, piece of text, reason), for who
+                                      # wants to see the text grow (`live`, notebook 01)
+         together: bool = False):     # all pages in one prompt, one answer (Unlimited-OCR)
+    "An `Answer`, or a list of them for a list or a document of several pages; raises `UserError`."
+    how, out = _how(self, how, max_new_tokens, together), {}
+    if together: return self.generate(*_together(self, source, prompt, mode, pages), how, say)[0]
     for at, asked in _batches(self, source, prompt, mode, pages, batch):
-        out |= zip(at, self.generate(*asked, how))
+        heard = say and (lambda r, text, reason: say(at[r], text, reason))
+        out |= zip(at, self.generate(*asked, how, heard))
     many = isinstance(source, (list, tuple)) or len(out) != 1
     return [out[i] for i in sorted(out)] if many else out[0]
 
 @patch
 def stream(self: NanoDeepseekOCR,
-           source, prompt: str = '<image>\nFree OCR.', mode: str = None,   # as in `read`
-           how: Decoding = None, max_new_tokens: int = 512,                # as in `read`
-           pages: str = None, batch: int = 8):                             # as in `read`
+           source, prompt: str = None, mode: str = None,            # as in `read`
+           how: Decoding = None, max_new_tokens: int = None,        # as in `read`
+           pages: str = None, batch: int = 8):                      # as in `read`
     "Yield (page's number from 0, piece of text, reason) as it is written; raises as `read`."
-    how = how or Decoding(max_new_tokens)
+    how = _how(self, how, max_new_tokens)
     for at, asked in _batches(self, source, prompt, mode, pages, batch):
         for r, text, reason in pieces(*_said(self, *asked, how)): yield at[r], text, reason
 
