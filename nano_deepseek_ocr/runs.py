@@ -184,11 +184,12 @@ def load_gpt(model,
 # %% ../nbs/23_runs.ipynb #3f48cfec
 def load_model(name,              # folder of a run or a model, 'reads', or a repository on the Hub
                step: int = None,  # of a run; its newest checkpoint if not said
+               **how              # device, dtype, as in `from_pretrained`
               ):                  # the model
     "A model to read with, on the best device; raises `UserError` if there is none."
-    saved = name == 'reads' or Path(name, 'model.safetensors').is_file()
+    saved = name == 'reads' or any(Path(name).glob('model*.safetensors'))
     is_run = not saved and (Path(name).is_dir() or str(name).startswith('runs/'))
-    return NanoDeepseekOCR.from_pretrained(find_checkpoint(name, step) if is_run else name)
+    return NanoDeepseekOCR.from_pretrained(find_checkpoint(name, step) if is_run else name, **how)
 
 # %% ../nbs/23_runs.ipynb #b29d308a
 @contextmanager
