@@ -5,7 +5,7 @@
 # %% auto #0
 __all__ = ['NANOCHAT_NAMES', 'open_weights', 'read_tensors', 'from_hub', 'weight_files', 'Loaded', 'load_tensors', 'load_clip',
            'renamed', 'load_sam', 'load_deepseek_ocr', 'load_nanochat', 'convert_nanochat', 'original_name',
-           'released_config', 'released_json', 'load_released']
+           'released_config', 'released_json', 'kept_files', 'released_files', 'load_released']
 
 # %% ../nbs/12_pretrained.ipynb #09561ae4
 import json, math, re, shutil, sys
@@ -240,7 +240,9 @@ _RELEASED = dict(DeepseekOCRForCausalLM='deepseek-ocr', UnlimitedOCRForCausalLM=
                  UnlimitedOcrForConditionalGeneration='unlimited-ocr',
                  DeepseekOcr2ForConditionalGeneration='deepseek-ocr-2')
 _MUST = dict(norm_topk_prob=False, routed_scaling_factor=1, use_mla=False, n_group=1,
-             tie_word_embeddings=False, attention_bias=False)
+             tie_word_embeddings=False, attention_bias=False, hidden_act='silu',
+             rms_norm_eps=1e-6, rope_theta=10000, rope_scaling=None, rope_type='default',
+             scoring_func='softmax', topk_method='greedy')
 
 class _Shapes(dict):
     def __missing__(self, k): raise UserError(f'the weights lack model.{k}')
@@ -256,9 +258,10 @@ def released_config(d: dict,       # a config.json, in either form
     if arch not in _RELEASED:
         raise UserError(f'config.json names {arch} as architecture; known are: {", ".join(_RELEASED)}')
     text, eyes = d.get('text_config') or {**d, **d.get('language_config', {})}, d.get('vision_config') or {}
+    told = {**text, **(text.get('rope_parameters') or {})}
     for k, v in _MUST.items():
-        if text.get(k) not in (None, v):
-            raise UserError(f'config.json: {k} is {text[k]}, but this decoder knows only {v}')
+        if told.get(k) not in (None, v):
+            raise UserError(f'config.json: {k} is {told[k]}, but this decoder knows only {v}')
     base, s = preset(_RELEASED[arch]), _Shapes({k.removeprefix('model.'): tuple(v) for k, v in shapes.items()})
     width = eyes.get('width') or {}
     told = eyes.get('encoder_config') or next((v for k, v in width.items() if 'clip' in k), {})
@@ -302,24 +305,88 @@ def released_config(d: dict,       # a config.json, in either form
     return check_config(replace(base, sam=sam, compressor=comp, clip=clip, flow=flow, moe=m,
                                 image_id=d.get('image_token_id', base.image_id)))
 
-def released_json(cfg: Config) -> dict:  # with `moe`; returns a config.json
-    "The sizes as transformers' classes read them; the whole config stands beside them."
-    s, c, m, f, v = cfg.sam, cfg.compressor, cfg.moe, cfg.flow, cfg.flow or cfg.clip
-    sam = dict(hidden_size=s.dim, output_channels=c.neck, num_hidden_layers=s.depth, num_attention_heads=s.heads,
-               image_size=s.img_size, patch_size=s.patch, window_size=s.window, mlp_dim=s.mlp,
-               global_attn_indexes=list(s.global_blocks), downsample_channels=[c.mid, c.out])
-    eye = dict(hidden_size=v.dim, intermediate_size=v.mlp, num_hidden_layers=v.depth, num_attention_heads=v.heads)
-    eye |= dict(num_key_value_heads=v.kv_heads) if f else dict(image_size=v.grid * v.patch, patch_size=v.patch)
-    text = dict(vocab_size=m.vocab_size, hidden_size=m.n_embd, intermediate_size=m.dense_mlp, num_hidden_layers=m.n_layer,
-                num_attention_heads=m.n_head, num_key_value_heads=m.n_kv_head, max_position_embeddings=m.sequence_len,
-                n_routed_experts=m.n_expert, n_shared_experts=m.n_shared, num_experts_per_tok=m.n_active,
-                moe_intermediate_size=m.expert_mlp, first_k_dense_replace=m.first_dense)
-    kinds = 'full_attention', 'reference_sliding_attention'
-    if not f: text |= dict(layer_types=[kinds[bool(m.window)]] * m.n_layer, sliding_window=m.window or 128)
-    arch = 'DeepseekOCR2ForCausalLM' if f else 'UnlimitedOCRForCausalLM' if m.window else 'DeepseekOCRForCausalLM'
-    return dict(architectures=[arch], model_type='deepseek_ocr2' if f else 'unlimited_ocr', image_token_id=cfg.placeholder,
-                text_config=text, vision_config=dict(sam_config=sam, encoder_config=eye), nano_deepseek_ocr=config_to_dict(cfg))
+# %% ../nbs/12_pretrained.ipynb #12e10004
+def _eyes_json(cfg):
+    "The encoder's sizes, as transformers' classes read them."
+    s, c, f, v = cfg.sam, cfg.compressor, cfg.flow, cfg.flow or cfg.clip
+    sam = dict(hidden_size=s.dim, output_channels=c.neck, num_hidden_layers=s.depth,
+               num_attention_heads=s.heads, image_size=s.img_size, patch_size=s.patch,
+               window_size=s.window, mlp_dim=s.mlp, global_attn_indexes=list(s.global_blocks),
+               downsample_channels=[c.mid, c.out])
+    eye = dict(hidden_size=v.dim, intermediate_size=v.mlp, num_hidden_layers=v.depth,
+               num_attention_heads=v.heads)
+    if f: eye |= dict(num_key_value_heads=f.kv_heads,
+                      rope_parameters=dict(rope_type='default', rope_theta=f.theta))
+    else: eye |= dict(image_size=v.grid * v.patch, patch_size=v.patch)
+    return dict(image_size=s.img_size, sam_config=sam, encoder_config=eye)
 
+def _decoder_json(m):
+    "The decoder's sizes; the last line keeps vLLM from DeepSeek's compressed attention."
+    return dict(
+        architectures=['DeepseekV2ForCausalLM'], vocab_size=m.vocab_size, hidden_size=m.n_embd,
+        intermediate_size=m.dense_mlp, num_hidden_layers=m.n_layer, num_attention_heads=m.n_head,
+        num_key_value_heads=m.n_kv_head, max_position_embeddings=m.sequence_len,
+        n_routed_experts=m.n_expert, n_shared_experts=m.n_shared, num_experts_per_tok=m.n_active,
+        moe_intermediate_size=m.expert_mlp, first_k_dense_replace=m.first_dense,
+        norm_topk_prob=False, topk_method='greedy', n_group=1, topk_group=1,
+        use_mla=False, kv_lora_rank=None, q_lora_rank=None,
+        qk_nope_head_dim=0, qk_rope_head_dim=0, v_head_dim=0)
+
+# %% ../nbs/12_pretrained.ipynb #12e10005
+def _over(old, new):
+    "Tables within tables, the new values over the old ones."
+    both = lambda a, b: _over(a, b) if isinstance(a, dict) and isinstance(b, dict) else b
+    return old | {k: both(old.get(k), v) for k, v in new.items()}
+
+def released_json(cfg: Config,          # with `moe`
+                  ids: dict = {},       # bos_token_id, eos_token_id, pad_token_id
+                  dtype=torch.float32,  # of the weights
+                  said: dict = {},      # the config.json that the model came with
+                  ) -> dict:            # name of a file -> what it says
+    "`config.json` for transformers and the published form of it; the whole config is in both."
+    m, f, number = cfg.moe, cfg.flow, str(dtype).removeprefix('torch.')
+    arch = 'DeepseekOCR2' if f else 'UnlimitedOCR' if m.window else 'DeepseekOCR'
+    old = {k: v for k, v in said.items() if k not in ('auto_map', 'language_config', 'text_config')}
+    text = _over(said.get('language_config') or said.get('text_config') or {}, _decoder_json(m) | ids)
+    text = {k: v for k, v in text.items() if k not in ('auto_map', 'model_type')}
+    new = dict(architectures=[f'{arch}ForCausalLM'], image_token_id=cfg.placeholder, **ids,
+               torch_dtype=number, dtype=number, vision_config=_eyes_json(cfg), tile_tag='2D',
+               global_view_pos='head', candidate_resolutions=[[cfg.sam.img_size] * 2],
+               projector_config=dict(model_type='mlp_projector', projector_type='linear',
+                                     input_dim=cfg.compressor.out * (1 if f else 2), n_embed=m.n_embd))
+    if m.window: new |= dict(sliding_window=m.window, sliding_window_size=m.window)
+    both = _over(old, new) | dict(nano_deepseek_ocr=config_to_dict(cfg))
+    sparse = [i >= m.first_dense for i in range(m.n_layer)]
+    theirs = text | dict(mlp_layer_types=[('dense', 'sparse')[s] for s in sparse])
+    kinds = 'full_attention', 'reference_sliding_attention'
+    if not f: theirs |= dict(layer_types=[kinds[bool(m.window)]] * m.n_layer,
+                             sliding_window=m.window or 128)
+    if m.window: text['sliding_window_size'] = m.window
+    return {'config.json': both | dict(model_type='deepseek_ocr2' if f else 'unlimited_ocr',
+                                       text_config=theirs),
+            'vllm/config.json': both | dict(model_type='unlimited-ocr' if m.window else
+                                            'deepseek_vl_v2', language_config=text)}
+
+# %% ../nbs/12_pretrained.ipynb #12e10007
+_BESIDE = ('config.json', 'generation_config.json', 'tokenizer.json', 'tokenizer_config.json',
+           'special_tokens_map.json', 'processor_config.json', 'preprocessor_config.json',
+           'chat_template.jinja')
+
+def kept_files(folder) -> dict:  # a released model's; returns name -> bytes
+    "The small files that belong to a model and say nothing of its weights."
+    return {n: Path(folder, n).read_bytes() for n in _BESIDE if Path(folder, n).is_file()}
+
+def released_files(cfg: Config,           # with `moe`
+                   ids: dict,             # bos_token_id, eos_token_id, pad_token_id
+                   dtype=torch.float32,   # of the weights
+                   kept: dict = {}) -> dict:  # of `kept_files`; returns name -> bytes
+    "All that stands beside the weights in a folder that others open."
+    said = json.loads(kept.get('config.json', b'{}'))
+    made = released_json(cfg, ids, dtype, said) | {'generation_config.json': ids}
+    made = {k: json.dumps(v, indent=1).encode() for k, v in made.items()}
+    return made | {k: v for k, v in kept.items() if k != 'config.json'}
+
+# %% ../nbs/12_pretrained.ipynb #12e10008
 def load_released(model,              # a `NanoDeepseekOCR` with `moe`, on meta
                   files: list,        # safetensors files in the original's names
                   device='cpu', dtype=None) -> Loaded:  # number type; each tensor's own if not said

@@ -1,0 +1,239 @@
+"""The released models at toy size, beside transformers' classes, which other people wrote.
+
+Our random weights go into a folder by `save_pretrained`, transformers opens it, and both
+read the same views. Ours read all pages in one batch with prompts of unequal lengths; theirs
+read one by one, because in transformers 5.24 a batch's padding comes into the window's sight.
+"""
+import json
+from contextlib import ExitStack
+from dataclasses import replace
+from functools import lru_cache
+from pathlib import Path
+from unittest.mock import patch
+
+import pytest
+import torch
+from PIL import Image, ImageOps
+from transformers import (DeepseekOcr2ForConditionalGeneration,
+                          UnlimitedOcrForConditionalGeneration)
+
+from nano_deepseek_ocr import deepencoder, gpt, image, moe
+from nano_deepseek_ocr.config import (CLIPConfig, CompressorConfig, Config, FlowConfig,
+                                      MoEConfig, SAMConfig, UserError)
+from nano_deepseek_ocr.generate import Decoding, left_padded
+from nano_deepseek_ocr.model import NanoDeepseekOCR
+
+pytestmark = pytest.mark.xdist_group('released')       # one process: the toys are made once
+BOS, IMAGE = 0, 100
+TEXT = MoEConfig(sequence_len=4096, vocab_size=120, n_layer=3, n_head=4, n_kv_head=4, n_embd=64,
+                 dense_mlp=96, expert_mlp=32, n_expert=8, n_active=2)
+TOY = Config('toy', SAMConfig(1024, dim=32, depth=2, heads=2, mlp=48, global_blocks=(1,)),
+             CompressorConfig(16, 24, 64), CLIPConfig(64, 2, 4, 96, 16), moe=TEXT,
+             image_id=IMAGE)
+FAMILY = {'deepseek-ocr': TOY, 'unlimited-ocr': replace(TOY, moe=replace(TEXT, window=5)),
+          'window 128': replace(TOY, moe=replace(TEXT, window=128)),
+          'deepseek-ocr-2': replace(TOY, flow=FlowConfig(dim=64, depth=2, heads=4, kv_heads=2,
+                                                         mlp=96))}
+STEPS = {'window 128': 150}                            # so that the ring goes round; else 64
+ASK = [[5, 6, 7, 8], [9], [11, 12, 13, 14, 15, 16, 17], [18, 19]]
+
+
+def noise(seed, *shape):
+    return torch.randn(*shape, generator=torch.Generator().manual_seed(seed))
+
+
+@torch.no_grad()
+def stirred(cfg):
+    "A model in which every tensor matters: biases, norms, positions, marks."
+    model = NanoDeepseekOCR(cfg).eval().requires_grad_(False)
+    for i, (name, p) in enumerate(model.named_parameters()):
+        wide = p.ndim > 1 and 'pos' not in name and 'embed' not in name
+        loud = 2 if name.startswith('gpt') else 1.5          # or it writes one word for ever
+        size = loud * p[0].numel()**-.5 if wide else .5 if 'embed_tokens' in name else .3
+        p.copy_(noise(i, *p.shape) * size)
+        if 'norm' in name and name.endswith('weight'): p += 1
+    return model
+
+
+@lru_cache
+def folder(name):
+    "A toy, saved; it stays for this process."
+    from tempfile import mkdtemp
+    path = mkdtemp(); stirred(FAMILY[name]).save_pretrained(path)
+    return Path(path)
+
+
+@lru_cache
+def judge(name):
+    kind = (DeepseekOcr2ForConditionalGeneration if FAMILY[name].flow
+            else UnlimitedOcrForConditionalGeneration)
+    model, said = kind.from_pretrained(folder(name), output_loading_info=True)
+    assert {k: v for k, v in said.items() if v} == {}, 'something is missing or left over'
+    return model.eval().requires_grad_(False)
+
+
+@lru_cache
+def ours(name):
+    return NanoDeepseekOCR.from_pretrained(folder(name), 'cpu')
+
+
+class Row:
+    "A prompt: views, tiles and grids of its pages, then text."
+    def __init__(self, grids, ask, view=512, tile=320, newline=1):
+        self.grids, n, side = grids, tile // 64, view // 64
+        count = [w * h if w * h > 1 else 0 for w, h in grids]
+        self.views = noise(len(ask), len(grids), 3, view, view)
+        self.tiles = noise(sum(count), sum(count), 3, tile, tile) if sum(count) else None
+        places = sum((n * w + newline) * n * h * (w * h > 1) + (side + newline) * side + 1
+                     for w, h in grids)
+        self.ids = [BOS] + [IMAGE] * places + ask
+        self.theirs = dict(input_ids=torch.tensor([self.ids]), pixel_values=self.views)
+        if self.tiles is not None:
+            self.theirs |= dict(pixel_values_local=self.tiles, num_local_patches=count)
+            if newline: self.theirs['patches_grid'] = [list(g) for g in grids]
+
+
+ROWS = {'base': Row([(1, 1)], ASK[0], 1024), '2x1': Row([(2, 1)], ASK[1]),
+        '3x2': Row([(3, 2)], ASK[2]), 'two pages': Row([(1, 1), (1, 1)], ASK[3])}
+FLOW_ROWS = Row([(1, 1)], ASK[0], 1024, 768, 0), Row([(2, 1)], ASK[1], 1024, 768, 0)
+
+
+def pages(rows):
+    "Views, tiles and grids of many prompts, as `NanoDeepseekOCR.write` takes them."
+    tiles = [r.tiles for r in rows if r.tiles is not None]
+    return (torch.cat([r.views for r in rows]), torch.cat(tiles) if tiles else None,
+            [g for r in rows for g in r.grids] if tiles else None)
+
+
+@lru_cache
+def judged(name, rows):
+    "What transformers writes, each row alone, with its cache: ids and logits of each step."
+    n = STEPS.get(name, 64)
+    out = [judge(name).generate(**r.theirs, max_new_tokens=n, min_new_tokens=n, do_sample=False,
+                                suppress_tokens=[IMAGE], output_logits=True,
+                                return_dict_in_generate=True) for r in rows]
+    ids = [o.sequences[0, len(r.ids):].tolist() for o, r in zip(out, rows)]
+    assert min(len(set(i)) for i in ids) > 10, 'the toy writes one word again and again'
+    return ids, torch.stack([torch.cat(o.logits) for o in out])
+
+
+def cached(model, rows, ids):
+    "Our logits for these ids, step by step, all rows in one batch, filled up on the left."
+    x, start = left_padded([r.ids for r in rows], 'cpu')
+    cache = model.gpt.new_cache(len(x), x.shape[1] + len(ids[0]), x.shape[1], start=start)
+    steps = [model(x, *pages(rows), kv_cache=cache)]
+    for at in range(len(ids[0]) - 1):
+        steps.append(model(torch.tensor([[i[at]] for i in ids]), kv_cache=cache))
+    return torch.cat(steps, 1)
+
+
+def apart(a, b):
+    assert a.shape == b.shape
+    return (a - b).abs().max().item()
+
+
+CASES = {'deepseek-ocr': ['base'], 'unlimited-ocr': ['2x1', '3x2', 'two pages'],
+         'window 128': ['2x1', 'two pages']}
+
+
+@pytest.mark.parametrize('name', [*CASES, 'deepseek-ocr-2'])
+def test_equal_to_transformers(name):
+    "Every step's logits, cached and in one batch, and what `write` writes."
+    rows = tuple(ROWS[r] for r in CASES[name]) if name in CASES else FLOW_ROWS
+    ids, logits = judged(name, rows)
+    assert apart(cached(ours(name), rows, ids), logits) <= (1e-4 if name in CASES else 5e-4)
+    written = [[] for _ in rows]
+    for row, token, _ in ours(name).write([r.ids for r in rows], *pages(rows),
+                                          Decoding(len(ids[0]), window=0, loop=0)):
+        written[row].append(token)
+    assert written == ids
+
+
+def uncached(model, row, ids):
+    "The same logits in one pass over prompt and answer, with our mask instead of a cache."
+    x = torch.tensor([row.ids + ids[:-1]]); views, tiles, grids = pages([row])
+    vision = torch.cat(list(model.deepencoder(views, tiles, grids)))
+    e = model.gpt.embed(x).masked_scatter((x == IMAGE)[..., None], vision)
+    more = dict(prompt_len=len(row.ids)) if model.cfg.moe.window else {}
+    return model.gpt(inputs_embeds=e, **more)[:, -len(ids):]
+
+
+def test_without_a_cache_our_mask_gives_what_their_cache_gives():
+    rows = ROWS['2x1'], ROWS['two pages']
+    ids, logits = judged('window 128', rows)
+    for row, i, want in zip(rows, ids, logits):
+        assert apart(uncached(ours('window 128'), row, i)[0], want) <= 1e-4
+    row, (ids, logits) = ROWS['two pages'], judged('unlimited-ocr', tuple(
+        ROWS[r] for r in CASES['unlimited-ocr']))
+    assert apart(uncached(ours('unlimited-ocr'), row, ids[2])[0], logits[2]) <= 1e-4
+    x = torch.tensor([row.ids + ids[2][:-1]])              # their own pass sees everything
+    theirs = judge('unlimited-ocr')(x, pixel_values=row.views).logits[:, -64:]
+    assert apart(theirs[0], logits[2]) > .1
+
+
+def interleaved(x, cos, sin):
+    "RoPE over neighbouring channels, as in DeepSeek's compressed attention."
+    a, b = x[..., ::2], x[..., 1::2]
+    return torch.stack([a * cos + b * sin, b * cos - a * sin], -1).flatten(-2)
+
+
+def renormalised(x, w, k):
+    share, ids = route(x, w, k)
+    return share / share.sum(-1, keepdim=True), ids
+
+
+route, rotate = moe.route, moe.rotate
+WRONG = {'nothing': {}, 'router': dict(route=renormalised), 'interleaved': dict(rotate=interleaved),
+         'the other way': dict(rotate=lambda x, cos, sin: rotate(x, cos, -sin)),
+         'window 4': 4, 'window 6': 6}
+
+
+@pytest.mark.parametrize('name', [*WRONG, 'newline 0', 'newline of another'])
+def test_done_wrongly_is_seen(name):
+    "The check of `test_equal_to_transformers`, on models with one thing wrong."
+    rows, model = tuple(ROWS[r] for r in CASES['unlimited-ocr']), ours('unlimited-ocr')
+    (ids, logits), wrong = judged('unlimited-ocr', rows), WRONG.get(name, {})
+    with ExitStack() as stack:
+        if isinstance(wrong, int):
+            stack.enter_context(patch.object(model.gpt, 'cfg', replace(TEXT, window=wrong)))
+        else:
+            for f, instead in wrong.items(): stack.enter_context(patch.object(moe, f, instead))
+        if 'newline' in name:
+            eye = model.deepencoder
+            other = eye.view_seperator if 'another' in name else eye.image_newline * 0
+            stack.enter_context(patch.object(
+                deepencoder, 'add_newlines', lambda grid, _: add_newlines(grid, other)))
+        off = apart(cached(model, rows, ids), logits)
+    assert off <= 1e-4 if name == 'nothing' else off > .05, off
+
+
+add_newlines = deepencoder.add_newlines
+
+
+def test_a_page_without_newlines_does_not_fit():
+    row = ROWS['two pages']
+    with patch.object(deepencoder, 'add_newlines', lambda grid, newline: grid):
+        with pytest.raises(UserError, match='146 <|image|> places .* 130 vision'):
+            ours('unlimited-ocr')(torch.tensor([row.ids]), *pages([row]))
+
+
+SIZES = [(1000, 1), (1000, 997), (333, 777), (1, 1), (640, 1021), (1024, 1024), (517, 516)]
+
+
+def test_centred_as_the_original_does():
+    "PIL's `ImageOps.pad`, with which the original fits a page into its square."
+    for i, size in enumerate(SIZES + [(w, 1024) for w in range(1, 200, 3)]):
+        page = Image.new('RGB', size, (i, 2 * i, 255 - i))
+        want = ImageOps.pad(page, (1024, 1024), color=(127, 127, 127), method=Image.BICUBIC)
+        assert image.square(page, 1024, True).tobytes() == want.tobytes(), size
+
+
+def test_centred_without_round_is_seen():
+    "As transformers does it, and this project did: one pixel off for every fourth width."
+    off = []
+    for w in range(1, 200):
+        (x, _, width, _), page = image.placed((w, 1024), 1024, True), Image.new('RGB', (w, 1024))
+        wrong = Image.new('RGB', (1024, 1024), (127, 127, 127))
+        wrong.paste(page, ((1024 - width) // 2, 0))
+        if wrong.tobytes() != image.square(page, 1024, True).tobytes(): off.append(w)
+    assert off == [w for w in range(1, 200) if (1024 - w) % 4 == 3]
