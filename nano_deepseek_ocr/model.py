@@ -26,8 +26,8 @@ from .moe import Decoder
 from .flow import FlowEncoder
 from .generate import Decoding, answers, fitting, left_padded, one_step, pieces, signs
 from .generate import write as write_rows
-from .pretrained import (from_hub, load_released, open_weights, original_name,
-    read_tensors, released_config, released_json, weight_files)
+from .pretrained import (BESIDE, from_hub, kept_files, load_released,
+    open_weights, original_name, read_tensors, released_config, released_files, weight_files)
 
 # %% ../nbs/13_model.ipynb #2b3a823c
 def prompt_ids(tok: Tokenizer,     # the model's tokenizer
@@ -51,6 +51,7 @@ class NanoDeepseekOCR(nn.Module, PyTorchModelHubMixin, library_name='nano_deepse
         super().__init__()
         self.cfg, self.image_id = cfg, cfg.placeholder
         self.tok = None                                # a `Tokenizer`, where it is not the package's own
+        self.kept = {}       # small files that came with it and go with it (notebook 12)
         self.deepencoder = (FlowEncoder if cfg.flow else DeepEncoder)(cfg)
         self.gpt = Decoder(cfg.moe) if cfg.moe else GPT(cfg.gpt)   # called so whichever it is
 
@@ -195,6 +196,14 @@ def stream(self: NanoDeepseekOCR,
         for r, text, reason in pieces(*_said(self, *asked, how)): yield at[r], text, reason
 
 # %% ../nbs/13_model.ipynb #04ae1739
+def _ids(model):
+    "The tokens that begin and end a text, under the names that all libraries use."
+    try: tok = model.tokenizer(); m = marks(tok)
+    except UserError: return {}                            # a toy without a tokenizer
+    stop = tok.special(m.stop)
+    return dict(bos_token_id=tok.special(m.before[0]), eos_token_id=stop,
+                pad_token_id=tok.specials.get('<｜▁pad▁｜>', stop))
+
 @patch
 def _save_pretrained(self: NanoDeepseekOCR, save_directory):
     "What `save_pretrained` and `push_to_hub` write."
@@ -202,9 +211,11 @@ def _save_pretrained(self: NanoDeepseekOCR, save_directory):
     if moe: weights = {original_name(k): v.contiguous() for k, v in weights.items()}
     save_file(weights, folder/'.model', metadata=dict(format='pt'))
     os.replace(folder/'.model', folder/'model.safetensors')       # the old one may be in use
-    sizes = released_json(self.cfg) if moe else config_to_dict(self.cfg)
-    (folder/'config.json').write_text(json.dumps(sizes, indent=1))
-    if self.tok: self.tok.save(save_directory)
+    files = {'config.json': json.dumps(config_to_dict(self.cfg), indent=1).encode()}
+    if moe: files = released_files(self.cfg, _ids(self), self.gpt.lm_head.weight.dtype, self.kept)
+    for name, data in files.items():
+        (folder/name).parent.mkdir(exist_ok=True); (folder/name).write_bytes(data)
+    if self.tok and 'tokenizer.json' not in files: self.tok.save(save_directory)
 
 def _released(cls, folder, said, device, dtype):
     "A model whose files have the original's names; as `from_pretrained`."
@@ -214,7 +225,9 @@ def _released(cls, folder, said, device, dtype):
     with torch.device('meta'):
         model = cls(config_from_dict(own) if own else released_config(said, shapes))
     load_released(model, files, device, dtype)
-    if (folder/'ranks.tiktoken').is_file(): model.tok = load_tokenizer(folder/'ranks.tiktoken')
+    model.kept = kept_files(folder)
+    tokens = [n for n in ('ranks.tiktoken', 'tokenizer.json') if (folder/n).is_file()]
+    if tokens: model.tok = load_tokenizer(folder/tokens[0])
     return model.eval()
 
 @patch(cls_method=True)
@@ -228,7 +241,7 @@ def from_pretrained(cls: NanoDeepseekOCR,
     folder = Path(name_or_path)
     if str(folder) == 'reads': folder = Path(package_files('nano_deepseek_ocr') / 'assets/reads')
     if not folder.is_dir():
-        patterns = ['config.json', 'model*.safetensors', '*.safetensors.index.json', 'ranks.*']
+        patterns = [*BESIDE, 'model*.safetensors', '*.safetensors.index.json', 'ranks.*']
         folder = from_hub(str(name_or_path), patterns, **hub)
     sizes, weights = folder/'config.json', folder/'model.safetensors'
     if not sizes.is_file(): raise UserError(f'{folder} holds no {sizes.name}')
