@@ -245,7 +245,7 @@ def from_pretrained(cls: NanoDeepseekOCR,
         folder = from_hub(str(name_or_path), patterns, **hub)
     sizes, weights = folder/'config.json', folder/'model.safetensors'
     if not sizes.is_file(): raise UserError(f'{folder} holds no {sizes.name}')
-    if not any(folder.glob('*.safetensors')): raise UserError(f'{folder} holds no {weights.name}')
+    if not any(folder.glob('*.safetensors')): weight_files(folder)        # which says why
     try: said = json.loads(sizes.read_text())
     except (json.JSONDecodeError, UnicodeDecodeError) as e: raise UserError(f'{sizes} is not JSON: {e}') from None
     device = torch.device(device or best_device())

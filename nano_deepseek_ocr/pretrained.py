@@ -59,6 +59,12 @@ def from_hub(repo: str,       # 'owner/name'
         raise UserError(f'{repo!r} is no folder here, and the Hub did not give it ({first_line(e)[:120]}); '
                         f'download it elsewhere with: hf download {repo} --local-dir DIR, and give DIR') from None
 
+def _index(path):
+    "The files that an index names."
+    try: return set(json.loads(path.read_text())['weight_map'].values())
+    except (ValueError, KeyError, AttributeError, TypeError) as e:
+        raise UserError(f'{path} is not JSON with a weight_map ({first_line(e)})') from None
+
 def weight_files(path_or_repo) -> list:  # a .safetensors file, a folder, or a Hub repository 'owner/name'; returns paths
     "The safetensors files of a model; raises `UserError` if there are none, or only pickles."
     p = Path(path_or_repo)
@@ -69,7 +75,7 @@ def weight_files(path_or_repo) -> list:  # a .safetensors file, a folder, or a H
             raise UserError(f'no file or folder {p}')
         p = from_hub(str(path_or_repo), ['*.safetensors', '*.json'])
     index = next(p.glob('*.safetensors.index.json'), None)
-    files = sorted({p/name for name in json.loads(index.read_text())['weight_map'].values()}) if index else sorted(p.glob('*.safetensors'))
+    files = sorted({p/n for n in _index(index)} if index else p.glob('*.safetensors'))
     gone = [f.name for f in files if not f.is_file()]
     if gone: raise UserError(f'{index} names files that are not there: {", ".join(gone)}')
     if not files:

