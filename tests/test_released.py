@@ -5,6 +5,8 @@ read the same views. Ours read all pages in one batch with prompts of unequal le
 read one by one, because in transformers 5.24 a batch's padding comes into the window's sight.
 """
 import json
+import runpy
+import sys
 from contextlib import ExitStack
 from dataclasses import replace
 from functools import lru_cache
@@ -350,3 +352,41 @@ def test_a_tokenizer_of_another_model(tmp_path):
     model = NanoDeepseekOCR.from_pretrained(tmp_path, 'cpu')
     with pytest.raises(UserError, match="128816 ids and the model's vocabulary 120"):
         model.read(Image.new('RGB', (9, 9)))
+
+
+# the script for whoever has the weights
+
+SCRIPT = Path(__file__).parent.parent/'dev/check_released.py'
+
+
+def test_the_check_knows_right_from_wrong():
+    script = runpy.run_path(SCRIPT); judged = script['judged']
+    right = '<|det|>image [383, 87, 497, 171]<|/det|>\n<|det|>title [333, 201, 556, 230]<|/det|>R&D'
+    assert judged('form', 'unlimited-ocr', right)[0] is True
+    assert judged('form', 'unlimited-ocr', right.replace('383', '384'))[0] is False
+    assert judged('form', 'deepseek-ocr', 'x R&D QUALITY IMPROVEMENT y')[0] is True
+    text = '\n'.join(f'<|ref|>text<|/ref|><|det|>[[1, 2, 3, 4]]<|/det|>\n{t}' for t in script['LINES'])
+    assert judged('drawn', 'deepseek-ocr', text) == (True, '0.0 % of characters wrong')
+    assert judged('drawn', 'deepseek-ocr', text[:300])[0] is False
+    assert judged('mine.png', 'deepseek-ocr', text)[0] is None
+    assert len(script['drawn']().convert('L').getcolors()) > 50
+
+
+def test_the_check_runs(tmp_path, monkeypatch, capsys):
+    "On random weights: a page of ours without a verdict, the drawn page with a bad one."
+    main = runpy.run_path(SCRIPT)['main']; published(tmp_path/'m')
+    Image.new('RGB', (90, 60), 'white').save(tmp_path/'page.png')
+    def run(*more):
+        monkeypatch.setattr(sys, 'argv', ['x', str(tmp_path/'m'), *map(str, more), '--mode', 'tiny',
+                                          '--tokens', '5', '--device', 'cpu'])
+        with pytest.raises(SystemExit) as e: main()
+        return e.value.code, *capsys.readouterr()
+    code, said, _ = run(tmp_path/'page.png')
+    row = [c.strip() for c in said.splitlines()[-1].split('|')]
+    assert code == 0 and row[1:6] == ['page.png', '90x60', 'tiny', '73', '5'], row
+    assert row[9] == '-' and 'deepseek-ocr, ' in said and 'bf16, cpu' in said, said
+    code, said, trouble = run()
+    assert code == 1 and 'the form did not come' in trouble, trouble
+    assert '| drawn | 900x640 | tiny | 73 |' in said and '| NO |' in said, said
+    (tmp_path/'m/model.safetensors').unlink(); code, *_ = run()
+    assert code.startswith('error: ') and 'holds no .safetensors file' in code, code
