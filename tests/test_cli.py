@@ -98,7 +98,7 @@ def test_stage2_starts_from_stage1(stage1):
 
 
 def test_a_stopped_run_goes_on(tmp_path):
-    args = ['--steps', '8', '--batch', '2', '--every', '5', '--pack', '--track', 'tensorboard']
+    args = ['--preset', 'pico', '--steps', '8', '--batch', '2', '--every', '5', '--pack', '--track', 'tensorboard']
     command = [sys.executable, '-m', 'nano_deepseek_ocr.train', *args]
     if not importlib.util.find_spec('tensorboard'):
         check_refusal(run(tmp_path, 'nano_deepseek_ocr.train', *args), ['nano_deepseek_ocr[tensorboard]'])
@@ -112,7 +112,7 @@ def test_a_stopped_run_goes_on(tmp_path):
     assert 'stopped by a signal' in out
     done = len(metrics.read_text().splitlines())
     assert done < 8 and [d.name for d in metrics.parent.glob('step_*')] == [f'step_{done:06d}']
-    check_refusal(run(tmp_path, 'nano_deepseek_ocr.train', '--preset', 'd20', '--resume'), ['--preset nano', 'd20', '--name'])
+    check_refusal(run(tmp_path, 'nano_deepseek_ocr.train', '--preset', 'd20', '--resume'), ['--preset pico', 'd20', '--name'])
     r = run(tmp_path, 'nano_deepseek_ocr.train', '--resume', '--keep', 1, '--no-pack')
     assert r.returncode == 0, r.stderr[-2000:]
     assert 'changed since then: --keep 3 -> 1, --pack True -> False' in r.stdout, r.stdout

@@ -22,7 +22,7 @@ def saved(tmp_path_factory):
     from nano_deepseek_ocr.config import preset
     from nano_deepseek_ocr.model import NanoDeepseekOCR
     cwd = tmp_path_factory.mktemp('evaluate')
-    NanoDeepseekOCR(preset('nano')).save_pretrained(cwd/'model')
+    NanoDeepseekOCR(preset('pico')).save_pretrained(cwd/'model')
     (cwd/'data'/'images').mkdir(parents=True)
     pages = [PAGE, {**PAGE, 'page_info': {'image_path': 'b.jpg', 'page_attribute': {}}}]
     (cwd/'data'/'OmniDocBench.json').write_text(json.dumps(pages))
