@@ -9,7 +9,7 @@ __all__ = ['PRESETS', 'SAMConfig', 'CompressorConfig', 'CLIPConfig', 'GPTConfig'
            'positional']
 
 # %% ../nbs/00_config.ipynb #a7dc23bc
-import os, random, re
+import os, random, re, sys
 from typing import Annotated
 from dataclasses import asdict, dataclass, field, fields, is_dataclass, replace
 from functools import lru_cache
@@ -327,7 +327,10 @@ def run_layer(layer,               # a module
 def _new_fastcore(): return not hasattr(fastcore.script, 'Param')
 
 def allow_dashes(argv: list):  # a command line, such as `sys.argv`; changed in place
-    "Let `--data-root` and `--data_root` mean the same; a lone `--` ends the options."
+    """Let `--data-root` and `--data_root` mean the same; a lone `--` ends the options.
+    What the terminal's encoding lacks is printed as `?`."""
+    for stream in sys.stdout, sys.stderr:
+        if hasattr(stream, 'reconfigure'): stream.reconfigure(errors='replace')
     end = argv.index('--') if '--' in argv else len(argv)
     spell = str.maketrans('_', '-') if _new_fastcore() else str.maketrans('-', '_')
     respelled = lambda m: '--' + m[0][2:].translate(spell)

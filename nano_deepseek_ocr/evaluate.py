@@ -20,6 +20,7 @@ from tqdm import tqdm
 from .config import UserError, allow_dashes, positional
 from .show import png
 from .image import get_mode, load_page, valid_tokens
+from .files import check_writable, file_json, file_text
 from .tokenizer import Tokenizer, load_tokenizer
 from .generate import Decoding
 from .synth import english, text_page
@@ -28,9 +29,10 @@ from .dataloader import collate, to_device, tokenize_sample
 from .metrics import (edit_distance, error_rate, fox_metrics,
                                        libraries, meteor_note, teds)
 from .meters import feature_cosines, swap_pages, vision_gain
-from .runs import load_model
+from .runs import fingerprint, load_model
 from .reads import accuracy
-from .omnidocbench import (listed, read_dataset, report, score_folder,
+from .omnidocbench import (find_predictions, listed, prediction_names,
+                                            read_dataset, report, score_folder,
                                              score_page)
 
 _all_ = ['edit_distance', 'error_rate', 'fox_metrics', 'teds', 'score_page', 'score_folder']
@@ -55,7 +57,8 @@ def read_all(model,                        # who reads
     "Read the pages that have no file yet, each rank its share; rank 0 returns when all are there."
     (rank, world), folder = _rank(), out/'predictions'
     folder.mkdir(parents=True, exist_ok=True)
-    file = lambda name: folder/f'{Path(name).stem}.md'
+    names = prediction_names([name for name, _ in sources])
+    file = lambda name: folder/names[name]
     todo = [s for s in sources[rank::world] if not file(s[0]).exists()]
     bar = tqdm(total=len(todo), desc='reading', unit='page', disable=None)
     with open(out/f'read_{rank}.jsonl', 'a') as log, bar:
@@ -77,14 +80,18 @@ def read_all(model,                        # who reads
 
 def read_log(out: Path) -> dict:  # name -> what `read_all` noted of the page
     "How each page was read, by all ranks."
-    text = ''.join(f.read_text() for f in sorted(out.glob('read_*.jsonl')))
-    return {l['name']: l for l in map(json.loads, text.splitlines())}
+    notes = {}
+    for line in ''.join(f.read_text(encoding='utf-8') for f in sorted(out.glob('read_*.jsonl'))).splitlines():
+        try: note = json.loads(line)
+        except ValueError: continue                 # a process was killed while it wrote this line
+        notes[note['name']] = note
+    return notes
 
 def same_settings(out: Path, settings: dict):  # folder of results; what decides how pages are read
     "Remember the settings in `out`; raises `UserError` if pages there were read with others."
     out.mkdir(parents=True, exist_ok=True)
     path, text = out/'settings.json', json.dumps(settings, indent=1)
-    old = json.loads(path.read_text()) if path.exists() else settings
+    old = file_json(path) if path.exists() else settings
     changed = [k for k in {**old, **settings} if old.get(k) != settings.get(k)]
     if changed:
         diff = '; '.join(f'{k} {old.get(k)!r}, now {settings.get(k)!r}' for k in changed)
@@ -329,28 +336,35 @@ def _run_reads(a, model):
 
 # %% ../nbs/28_evaluate.ipynb #e055b632
 def _texts(folder, *suffixes):
-    files = sorted(f for f in folder.glob('*') if f.suffix in suffixes)
-    return [(f, f.read_text(encoding='utf-8', errors='replace')) for f in files]
+    files = sorted(f for f in folder.glob('*') if f.suffix in suffixes and f.name[0] != '.')
+    return [(f, file_text(f)) for f in files]
+
+def _result_file(path):
+    "Fox's form: image -> answer (None if there is none) and label."
+    answers = file_json(path)
+    try: found = {a['image']: (a['answer'], a.get('label') or '') for a in answers}
+    except (KeyError, TypeError, AttributeError) as e:
+        raise UserError(f'{path}: not a list of {{image, label, answer}} ({type(e).__name__}: {e})') from None
+    for image, texts in found.items():
+        if not all(t is None or isinstance(t, str) for t in (image, *texts)):
+            raise UserError(f'{path}: the texts of {image!r} are no texts')
+    return found
 
 def saved_answers(path, rows: list = None) -> tuple:  # a folder or a result file; rows of image and label, if known
     "The rows with an `answer` (None if missing), and the names of answers that belong to no row. Raises `UserError`."
     path = Path(path)
     if path.is_dir():
         if rows is None: raise UserError(f'{path} is a folder of answers; say also what is there')
-        found = {f.stem: t for f, t in _texts(path, '.md', '.mmd', '.txt')}
-        key = lambda r: Path(r['image']).stem
-    else:
-        if not path.is_file(): raise UserError(f'no file or folder {str(path)!r} with predictions')
-        try:
-            answers = json.loads(path.read_text(encoding='utf-8'))
-            answers = {a['image']: (str(a['answer']), str(a.get('label', ''))) for a in answers}
-        except (ValueError, KeyError, TypeError, AttributeError) as e:
-            raise UserError(f'{path}: not a JSON list of {{image, label, answer}} '
-                            f'({type(e).__name__}: {e})') from None
-        if rows is None: rows = [dict(image=k, label=l) for k, (_, l) in answers.items()]
-        found, key = {k: a for k, (a, _) in answers.items()}, lambda r: r['image']
-    extra = sorted(set(found) - set(map(key, rows)))
-    return [r | dict(answer=found.get(key(r))) for r in rows], extra
+        files = find_predictions(path, [r['image'] for r in rows])
+        known = {f for f in files.values() if f}
+        extra = [f.stem for f, _ in _texts(path, '.md', '.mmd', '.txt')
+                 if f not in known and not any(f.stem == k.stem for k in known)]
+        return [r | dict(answer=files[r['image']] and file_text(files[r['image']])) for r in rows], extra
+    if not path.is_file(): raise UserError(f'no file or folder {str(path)!r} with predictions')
+    found = _result_file(path)
+    if rows is None: rows = [dict(image=k, label=l) for k, (_, l) in found.items()]
+    extra = sorted({*found} - {r['image'] for r in rows})
+    return [r | dict(answer=found.get(r['image'], (None,))[0]) for r in rows], extra
 
 def truth_folder(path) -> list:  # a folder of .md or .txt files; rows of image and label
     "What is there, a file for each page; raises `UserError` if there is nothing."
@@ -379,14 +393,16 @@ def _check(a):
     if _NEEDS[a.what] and not a.data and not has_truth: raise UserError(f'{a.what} needs its data: {_NEEDS[a.what]}')
     if a.mode: get_mode(a.mode)
     if a.out and Path(a.out).is_file(): raise UserError(f'--out {a.out} is a file; results are a folder')
+    check_writable(a.out or f'runs/evaluate_{a.what}')
     needed = 'bs4 apted lxml scipy pylatexenc' if a.what == 'omnidocbench' else 'nltk'
     libraries(*needed.split())
 
 def _read_with_model(a, model, sources):
     "Let the model read; what `read_all` noted, and remarks for the report."
-    how = Decoding(max_new_tokens=a.max_new_tokens or model.cfg.decoder.sequence_len)
+    r = model.cfg.read
+    how = Decoding(a.max_new_tokens or model.cfg.decoder.sequence_len, ngram=r.ngram, window=r.window)
     names = 'what data language model step mode prompt tokenizer'.split()
-    keep = {k: getattr(a, k) for k in names} | dict(max_new_tokens=how.max_new_tokens)
+    keep = {k: getattr(a, k) for k in names} | dict(max_new_tokens=how.max_new_tokens, weights=fingerprint(model))
     same_settings(a.out, keep)
     read_all(model, sources, a.out, a.prompt, a.mode, how, a.batch)
     log = read_log(a.out)
@@ -428,8 +444,9 @@ def _run_omnidocbench(a, tok, model, pages):
     notes = []
     if model:
         base = Path(a.data) if Path(a.data).is_dir() else Path(a.data).parent
-        names = [Path(p['page_info']['image_path']).name for p in pages]
-        file = lambda n: base/n if (base/n).is_file() else base/'images'/n
+        names = [p['page_info']['image_path'] for p in pages]
+        places = lambda n: (base/n, base/'images'/n, base/'images'/Path(n).name)
+        file = lambda n: next((p for p in places(n) if p.is_file()), base/'images'/n)
         sources = [(n, lambda n=n: load_page(file(n))) for n in names]
         log, notes = _read_with_model(a, model, sources)
         if _rank()[0]: return
@@ -446,6 +463,7 @@ def run_evaluation(a: SimpleNamespace):  # the arguments of `main`
     tok = model.tokenizer() if model and not a.tokenizer else load_tokenizer(a.tokenizer)
     if model: model.tok = model.tok or tok
     a.mode = a.mode or (model.cfg.train.mode if model else None)
+    a.prompt = a.prompt or (model.cfg.read.prompt if model else '')
     if a.what == 'curve' and a.mode: a.mode = get_mode(a.mode).name                  # auto: every page as large as the largest
     a.label = f'{a.what}: {a.predictions or a.model}'
     a.label += f' step {a.step}' * bool(a.step) + f', mode {a.mode}' * bool(a.mode)
@@ -469,7 +487,7 @@ def main(what: str,                       # reads, curve, fox, omnidocbench or p
          model: str = 'reads',            # the model of this package, a run's or a saved model's folder, or a Hub repository
          step: int = None,                # checkpoint of the run; the newest if not said
          mode: str = None,                # resolution mode; the model's own if not said
-         prompt: str = '<image>\nFree OCR.',  # what to ask
+         prompt: str = None,              # what to ask; the model's own if not said
          tokenizer: str = None,           # counts text, and is the model's if it brings none; the model's own if not said
          language: str = 'en',            # of Fox: en or cn
          match: str = 'quick',            # of OmniDocBench: quick or simple
@@ -481,6 +499,6 @@ def main(what: str,                       # reads, curve, fox, omnidocbench or p
          out: str = None):                # folder for answers and results; runs/evaluate_WHAT if not said
     "Score a model, or anyone's predictions, as the field does."
     args = SimpleNamespace(**locals())
-    args.prompt = prompt.replace('\\n', '\n')
+    if prompt: args.prompt = prompt.replace('\\n', '\n')
     try: run_evaluation(args)
     except UserError as e: sys.exit(f'error: {e}')

@@ -96,7 +96,8 @@ def mode_table(size: tuple) -> str:  # width and height of the page in pixels; m
 # %% ../nbs/08_image.ipynb #36cb0e8a
 def to_rgb(im: Image.Image) -> Image.Image:  # any mode; upright RGB, transparency over white
     "A picture as RGB."
-    im = ImageOps.exif_transpose(im)
+    try: im = ImageOps.exif_transpose(im)
+    except Exception: pass               # notes of a camera that lie: the picture as it lies
     # grey of 16 or 32 bits, or of any numbers
     if im.mode.startswith('I') or im.mode == 'F':
         x = np.asarray(im).astype(np.float64)

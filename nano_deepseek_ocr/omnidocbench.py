@@ -5,7 +5,8 @@
 # %% auto #0
 __all__ = ['IGNORED', 'TEXT', 'MAX_CHARS', 'WORK', 'RELEASES', 'SCORES', 'PAPER', 'PAPER_TYPES', 'Block', 'formulas', 'norm_text',
            'norm_formula', 'norm_table', 'extract', 'truth', 'simple_match', 'quick_match', 'score_page',
-           'read_dataset', 'release', 'find_prediction', 'mean_scores', 'score_folder', 'listed', 'report']
+           'read_dataset', 'release', 'prediction_names', 'find_predictions', 'mean_scores', 'score_folder', 'listed',
+           'report']
 
 # %% ../nbs/27_omnidocbench.ipynb #c185ea85
 import html, json, logging, re, unicodedata
@@ -18,6 +19,7 @@ from rapidfuzz.distance import Levenshtein
 from rapidfuzz.process import cdist, extractOne
 from tqdm import tqdm
 from .config import UserError
+from .files import file_json
 from .metrics import edit_distance, libraries, teds
 
 # %% ../nbs/27_omnidocbench.ipynb #936158da
@@ -350,8 +352,7 @@ def read_dataset(path) -> list:  # OmniDocBench.json, or the folder that holds i
     "Read and check the truth; raises `UserError` that names the file and the page."
     path = Path(path)/'OmniDocBench.json' if Path(path).is_dir() else Path(path)
     if not path.is_file(): raise UserError(f'no file {str(path)!r}; wanted: OmniDocBench.json, or its folder')
-    try: pages = json.loads(path.read_text(encoding='utf-8'))
-    except (json.JSONDecodeError, UnicodeDecodeError) as e: raise UserError(f'{path} is not JSON: {e}') from None
+    pages = file_json(path)
     if not isinstance(pages, list) or not pages: raise UserError(f'{path} must hold a list of pages and at least one')
     for i, p in enumerate(pages):
         try:
@@ -366,11 +367,22 @@ def release(pages: list) -> str:  # as `read_dataset` gives them
     if n in RELEASES: return f'OmniDocBench {RELEASES[n]} ({n:,} pages)'
     return f"OmniDocBench, release unknown: {n:,} pages ({', '.join(f'{v} has {k:,}' for k, v in RELEASES.items())})"
 
-def find_prediction(folder: Path, image: str):  # folder of predictions; name of the page's picture; a path, or None
-    "The file with what was read on a page, under any of the names that the official script looks for."
-    stem, short = Path(image).stem, Path(image).stem.replace('.pdf', '')
-    names = f'{stem}.md', f'{short}.mmd', f'{short}.md', f'{Path(image).name}.md'
-    return next((folder/n for n in names if (folder/n).is_file()), None)
+def prediction_names(images: list) -> dict:  # paths of pages' pictures; image -> name of the file for its text
+    "The picture's name with `.md`; pages that would share a file get their whole path for a name."
+    stems = Counter(Path(i).stem for i in images)
+    own = lambda i: i.replace('\\', '/').replace('/', '__') + '.md'
+    return {i: f'{Path(i).stem}.md' if stems[Path(i).stem] == 1 else own(i) for i in images}
+
+def find_predictions(folder, images: list) -> dict:  # image -> a path, or None
+    "The files with what was read, under any of the names that the official script looks for."
+    folder, out = Path(folder), {}
+    for image, name in prediction_names(images).items():
+        stem, whole = Path(image).stem, Path(image).name
+        alone = name == f'{stem}.md'             # else these names could be another page's
+        short = stem.replace('.pdf', '')
+        names = [name, *(f'{n}.{e}' for n in (stem, short, whole) for e in ('md', 'mmd', 'txt') if alone)]
+        out[image] = next((folder/n for n in names if (folder/n).is_file()), None)
+    return out
 
 # %% ../nbs/27_omnidocbench.ipynb #8d7684ce
 SCORES = ('text', 'formula', 'table', 'order')
@@ -390,8 +402,8 @@ def score_folder(pages: list,                     # from `read_dataset`
     folder = Path(folder)
     if not folder.is_dir(): raise UserError(f'no folder {str(folder)!r} with predictions')
     if match not in ('quick', 'simple'): raise UserError(f'no match {match!r}; there are: quick, simple')
-    names = [Path(p['page_info']['image_path']).name for p in pages]
-    files, rows, groups = {n: find_prediction(folder, n) for n in names}, {}, defaultdict(list)
+    names = [p['page_info']['image_path'] for p in pages]
+    files, rows, groups = find_predictions(folder, names), {}, defaultdict(list)
     for name, p in tqdm(list(zip(names, pages)), desc='scoring', unit='page', disable=None):
         text = files[name].read_text(encoding='utf-8', errors='replace') if files[name] else ''
         row = rows[name] = score_page(p, text, match, official)

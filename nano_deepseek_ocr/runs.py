@@ -4,10 +4,11 @@
 
 # %% auto #0
 __all__ = ['TRACKERS', 'moments', 'load_moments', 'save_encoder', 'save_checkpoint', 'find_checkpoint', 'read_metrics', 'rewind',
-           'fill', 'load_encoder', 'load_gpt', 'load_model', 'signals', 'tracker', 'next_batches']
+           'fill', 'load_encoder', 'load_gpt', 'load_model', 'fingerprint', 'locked', 'signals', 'tracker',
+           'next_batches']
 
 # %% ../nbs/23_runs.ipynb #9919ceee
-import json, os, shutil, signal
+import hashlib, json, os, platform, shutil, signal
 from contextlib import contextmanager
 from importlib import import_module
 from pathlib import Path
@@ -190,6 +191,34 @@ def load_model(name,              # folder of a run or a model, 'reads', or a re
     saved = name == 'reads' or any(Path(name).glob('model*.safetensors'))
     is_run = not saved and (Path(name).is_dir() or str(name).startswith('runs/'))
     return NanoDeepseekOCR.from_pretrained(find_checkpoint(name, step) if is_run else name, **how)
+
+# %% ../nbs/23_runs.ipynb #23f1a001
+def fingerprint(model) -> str:  # twelve signs
+    "What tells one state of a model's weights from another, such as the next checkpoint of a run."
+    marks = hashlib.sha256()
+    for name, p in model.state_dict().items():
+        marks.update(f'{name} {tuple(p.shape)}'.encode())
+        marks.update(p.flatten()[:64].float().cpu().numpy().tobytes())
+    return marks.hexdigest()[:12]
+
+@contextmanager
+def locked(run):                # a run's folder, which need not be there yet
+    "Keep other processes out of a run; raises `UserError` that names the one that is in."
+    run = Path(run)
+    run.parent.mkdir(parents=True, exist_ok=True)
+    with open(run.with_name(f'.{run.name}.lock'), 'a+') as f:
+        try: _lock(f)
+        except OSError:
+            f.seek(0)
+            raise UserError(f'{run} is in use by {f.read().strip() or "another process"}; '
+                            'wait for it, or give this run another --name') from None
+        f.truncate(0); f.write(f'process {os.getpid()} on {platform.node()}'); f.flush()
+        yield                   # the system takes the lock back when the process ends, however it ends
+
+def _lock(f):
+    try: import fcntl
+    except ImportError: import msvcrt; f.seek(0x7000); msvcrt.locking(f.fileno(), msvcrt.LK_NBLCK, 1); return
+    fcntl.flock(f, fcntl.LOCK_EX | fcntl.LOCK_NB)
 
 # %% ../nbs/23_runs.ipynb #b29d308a
 @contextmanager

@@ -6,32 +6,50 @@
 __all__ = ['read_json', 'text_samples', 'index_at', 'TaskMixture', 'front_matter', 'read_folder', 'get_task', 'first_samples']
 
 # %% ../nbs/16_tasks.ipynb #dff9a97f
-import json
+import base64, json, re
 from fractions import Fraction
 from functools import lru_cache, partial
 from pathlib import Path
 import numpy as np
 from .config import UserError
+from .files import file_json, file_text
 from .synth import KINDS, english, grounded, overfit_pages, page
 from .corpora import SOURCES, Task, check_sample, one_page, open_source
 
 # %% ../nbs/16_tasks.ipynb #64867b51
 _FIELDS = ('id', 'image', 'prompt', 'answer')
 
-def _image_path(root, rel, where):
-    path = (root / rel).resolve()
-    if not path.is_relative_to(root.resolve()):
-        raise UserError(f'{where}, field "image": {rel!r} leaves the folder of the file')
-    if not path.is_file(): raise UserError(f'{where}, field "image": no file {rel!r} beside the JSON file')
+def _short(value): return repr(value if len(value) < 60 else f'{value[:40]}… ({len(value):,} characters)')
+
+def _image(root, rel, where):
+    "A path, or the bytes that a data URL holds."
+    if rel.startswith('data:'):
+        try: data = base64.b64decode(rel.partition(';base64,')[2], validate=True)
+        except ValueError: data = b''
+        if not data: raise UserError(f'{where}, field "image": {_short(rel)} is no data URL with base64')
+        return data
+    try:
+        path = (root / rel).resolve()
+        inside, there = path.is_relative_to(root.resolve()), path.is_file()
+    except (OSError, ValueError): inside, there = True, False              # no name that a file can have
+    if not inside: raise UserError(f'{where}, field "image": {_short(rel)} leaves the folder of the file')
+    if not there:
+        raise UserError(f'{where}, field "image": no file {_short(rel)} beside the JSON file '
+                        '(or a picture, as data:image/png;base64,…)')
     return path
 
-def read_json(path) -> list:  # one dict per row: id, image (a `Path`), prompt, answer
-    "Read and check a JSON list of pages; raises `UserError` that names file, row and field."
+def _rows(path):
+    if path.suffix != '.jsonl': return file_json(path)
+    lines = [l for l in file_text(path).splitlines() if l.strip()]
+    try: return [json.loads(l) for l in lines]
+    except json.JSONDecodeError as e: raise UserError(f'{path} is not one JSON object a line: {e}') from None
+
+def read_json(path) -> list:  # one dict per row: id, image (a `Path` or bytes), prompt, answer
+    "Read and check a JSON list of pages, or JSON lines; raises `UserError` that names file, row and field."
     path = Path(path)
     if not path.is_file():
         raise UserError(f'no file {str(path)!r}; --data wants a JSON list of {{{", ".join(_FIELDS)}}}')
-    try: rows = json.loads(path.read_text(encoding='utf-8'))
-    except (json.JSONDecodeError, UnicodeDecodeError) as e: raise UserError(f'{path} is not JSON: {e}') from None
+    rows = _rows(path)
     if not isinstance(rows, list) or not rows: raise UserError(f'{path} must hold a list of rows and at least one')
     out, seen = [], {}
     for i, row in enumerate(rows):
@@ -39,10 +57,10 @@ def read_json(path) -> list:  # one dict per row: id, image (a `Path`), prompt, 
         if not isinstance(row, dict): raise UserError(f'{where}: must be an object with {", ".join(_FIELDS)}')
         for f in _FIELDS:
             if not isinstance(row.get(f), str): raise UserError(f'{where}, field "{f}": missing, or not a string')
-            if f != 'image' and not row[f].strip(): raise UserError(f'{where}, field "{f}": empty')
+            if f in ('id', 'prompt') and not row[f].strip(): raise UserError(f'{where}, field "{f}": empty')
         if row['prompt'].count('<image>') != 1: raise UserError(f'{where}, field "prompt": needs <image> exactly once')
-        id, image = row['id'], _image_path(path.parent, row['image'], where)
-        if id in seen: raise UserError(f'{where}, field "id": {id!r} is the id of row {seen[id]} already')
+        id, image = row['id'], _image(path.parent, row['image'], where)
+        if id in seen: raise UserError(f'{where}, field "id": {_short(id)} is the id of row {seen[id]} already')
         seen[id] = i
         out.append(dict(id=id, image=image, prompt=row['prompt'], answer=row['answer'], where=where))
     return out
@@ -112,8 +130,11 @@ class TaskMixture:
 def front_matter(text: str) -> tuple:  # a markdown file; returns its properties (dict of str) and the text after them
     "Part a text from the properties before it, if there are any."
     if not text.startswith('---\n') or (end := text.find('\n---', 3)) < 0: return {}, text.strip('\n')
-    lines = (line.partition(':') for line in text[4:end].splitlines())
-    return {k.strip(): v.strip() for k, _, v in lines}, text[end + 4:].lstrip('-').strip('\n')
+    lines = [line for line in text[4:end].splitlines() if line.strip()]
+    if not all(re.match(r'[\w-]+\s*:(\s|$)|\s|- |#', line) for line in lines):    # a rule, and a page's text
+        return {}, text.strip('\n')
+    pairs = (line.partition(':') for line in lines if line[0].isalnum() or line[0] == '_')
+    return {k.strip(): v.strip() for k, _, v in pairs}, text[end + 4:].lstrip('-').strip('\n')
 
 _PAGES = ('.pdf', '.png', '.jpg', '.jpeg', '.webp', '.tif', '.tiff')
 
@@ -124,11 +145,13 @@ def _folder_sample(row, folder):
 
 def read_folder(folder) -> Task:  # pages (PDF or picture) with a .md or .txt of the same name beside each
     "A folder of pages and their texts; raises `UserError` if it holds none."
-    folder, rows, left = Path(folder), {}, dict.fromkeys(('without a text', 'blank', 'rotated', 'twice'), 0)
-    for path in sorted(p for p in folder.rglob('*') if p.suffix.lower() in _PAGES):
+    folder, rows, left = Path(folder), {}, dict.fromkeys(('without a text', 'not Unicode text', 'blank', 'rotated', 'twice'), 0)
+    hidden = lambda p: any(part[0] == '.' for part in p.relative_to(folder).parts)
+    for path in sorted(p for p in folder.rglob('*') if p.suffix.lower() in _PAGES and not hidden(p)):
         beside = [t for t in (path.with_suffix('.md'), path.with_suffix('.txt')) if t.is_file()]
         if not beside: left['without a text'] += 1; continue
-        about, text = front_matter(beside[0].read_text(encoding='utf-8', errors='replace'))
+        try: about, text = front_matter(file_text(beside[0]))
+        except UserError: left['not Unicode text'] += 1; continue
         if about.get('rotation_correction', '0') != '0': left['rotated'] += 1
         elif not text.strip(): left['blank'] += 1
         elif path.with_suffix('') in rows: left['twice'] += 1
@@ -149,10 +172,14 @@ def get_task(spec=None,            # what: see the table above; None is the ten 
     if spec is None: return overfit_pages()
     spec = str(spec)
     if split not in ('train', 'test'): raise UserError(f"no split {split!r}; there are: train, test")
-    if spec.endswith('.json'): return read_json(spec)
-    if Path(spec).is_dir(): return read_folder(spec)
+    if spec.endswith(('.json', '.jsonl')): return read_json(spec)
     head, *more = spec.split(':')
     name, _, part = head.partition('/')
+    if Path(spec).is_dir():
+        if name not in ('text', 'synth', 'grounded', *SOURCES): return read_folder(spec)
+        if not root and any(p.suffix.lower() in _PAGES for p in Path(spec).rglob('*')):
+            raise UserError(f'{spec!r} is a folder with pages here and the name of a data set: write ./{spec} '
+                            'for the folder, or --data-root for the data set')
     kind = more.pop(0) if more and name in ('synth', 'grounded') and not more[0].isdigit() else None
     n = int(more[0]) if len(more) == 1 and more[0].isdigit() else None
     if more and not n: raise UserError(f'{spec!r}: after the colon stands the number of samples')

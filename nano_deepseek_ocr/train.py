@@ -7,6 +7,7 @@ __all__ = ['STOPPED', 'autocast', 'train', 'settle', 'table_samples', 'prepare',
 
 # %% ../nbs/24_train.ipynb #ddf57b18
 import errno, json, math, os, shutil, sys, time
+from contextlib import nullcontext
 from dataclasses import fields, replace
 from importlib.resources import files
 from importlib.util import find_spec
@@ -18,6 +19,7 @@ from tqdm import tqdm
 from .config import (TrainConfig, UserError, allow_dashes, best_device, config_to_dict,
                                       preset, set_seed, uses_bf16)
 from .image import get_mode, load_page
+from .files import check_writable
 from .tokenizer import check_vocab, load_tokenizer
 from .model import NanoDeepseekOCR
 from .tasks import TaskMixture, first_samples, get_task
@@ -29,7 +31,7 @@ from .budget import peak_flops, plan, step_flops
 from .ranks import (Step, in_one_piece, is_lost, join_ranks, leave_ranks, ranks, spread, summed,
                                      together)
 from .runs import (TRACKERS, fill, find_checkpoint, load_encoder, load_gpt, load_moments,
-                                    next_batches, rewind, save_checkpoint, signals, tracker)
+                                    locked, next_batches, rewind, save_checkpoint, signals, tracker)
 
 # %% ../nbs/24_train.ipynb #9209f3f6
 def autocast(device: torch.device,
@@ -283,6 +285,7 @@ def run_stage(args: dict,             # the command line, None where it says not
     run = Path('runs', args.get('name') or f"stage{args.get('stage') or 1}")
     if Path('runs').resolve() not in run.resolve().parents:
         raise UserError(f"--name {args['name']!r} is no folder within runs/")
+    check_writable(run)
     going_on = resume and (run/'config.json').is_file()
     if going_on:
         args = earlier(run, args)
@@ -298,9 +301,10 @@ def run_stage(args: dict,             # the command line, None where it says not
         return 0
     model, data, shown, probe, tok, stage = prepare(args, fill=not at)
     cfg = model.cfg
-    if rank == 0: _start_run(run, cfg, args, going_on)
-    summed()                                         # nobody begins before the folder is there
-    done = train(model, data, run, cfg.train, stage, probe, at, args)
+    with locked(run) if rank == 0 else nullcontext():
+        if rank == 0: _start_run(run, cfg, args, going_on)
+        summed()                                     # nobody begins before the folder is there
+        done = train(model, data, run, cfg.train, stage, probe, at, args)
     leave_ranks()
     if rank: return 0 if done else STOPPED
     if not done:
