@@ -335,9 +335,8 @@ def _run_reads(a, model):
     (a.out/'curve.png').write_bytes(png(plot_curve({label: r['curve']})))
 
 # %% ../nbs/28_evaluate.ipynb #e055b632
-def _texts(folder, *suffixes):
-    files = sorted(f for f in folder.glob('*') if f.suffix in suffixes and f.name[0] != '.')
-    return [(f, file_text(f)) for f in files]
+def _files_in(folder, *suffixes):
+    return sorted(f for f in folder.glob('*') if f.suffix in suffixes and f.name[0] != '.')
 
 def _result_file(path):
     "Fox's form: image -> answer (None if there is none) and label."
@@ -357,9 +356,10 @@ def saved_answers(path, rows: list = None) -> tuple:  # a folder or a result fil
         if rows is None: raise UserError(f'{path} is a folder of answers; say also what is there')
         files = find_predictions(path, [r['image'] for r in rows])
         known = {f for f in files.values() if f}
-        extra = [f.stem for f, _ in _texts(path, '.md', '.mmd', '.txt')
+        extra = [f.stem for f in _files_in(path, '.md', '.mmd', '.txt')
                  if f not in known and not any(f.stem == k.stem for k in known)]
-        return [r | dict(answer=files[r['image']] and file_text(files[r['image']])) for r in rows], extra
+        read = lambda f: f and file_text(f, strict=False)
+        return [r | dict(answer=read(files[r['image']])) for r in rows], extra
     if not path.is_file(): raise UserError(f'no file or folder {str(path)!r} with predictions')
     found = _result_file(path)
     if rows is None: rows = [dict(image=k, label=l) for k, (_, l) in found.items()]
@@ -368,7 +368,7 @@ def saved_answers(path, rows: list = None) -> tuple:  # a folder or a result fil
 
 def truth_folder(path) -> list:  # a folder of .md or .txt files; rows of image and label
     "What is there, a file for each page; raises `UserError` if there is nothing."
-    rows = [dict(image=f.name, label=t) for f, t in _texts(Path(path), '.md', '.txt')]
+    rows = [dict(image=f.name, label=file_text(f)) for f in _files_in(Path(path), '.md', '.txt')]
     if not rows: raise UserError(f'no folder of .md or .txt files at {str(path)!r}')
     return rows
 

@@ -34,16 +34,18 @@ def page_numbers(text: str,             # such as '1-3,5'; None for all
     return out
 
 # %% ../nbs/08a_files.ipynb #08a11e02
-def file_text(path) -> str:    # a file in any form of Unicode
+def file_text(path,            # a file in any form of Unicode
+              strict: bool = True,  # else what is no text becomes �, as in what a model wrote
+              ) -> str:
     "The text of a file; raises `UserError` that names it if it is none."
     try:
         data = Path(path).read_bytes()
         kind = ('utf-32' if data[:4] in (b'\xff\xfe\0\0', b'\0\0\xfe\xff') else
                 'utf-16' if data[:2] in (b'\xff\xfe', b'\xfe\xff') else 'utf-8-sig')
-        text = data.decode(kind).replace('\r\n', '\n')
+        text = data.decode(kind, 'strict' if strict else 'replace').replace('\r\n', '\n')
     except OSError as e: raise UserError(f'{path} cannot be read: {first_line(e)}') from None
     except UnicodeError: raise UserError(f'{path} is not Unicode text; save it as UTF-8') from None
-    if '\0' in text: raise UserError(f'{path} is not text: it holds zero bytes')
+    if strict and '\0' in text: raise UserError(f'{path} is not text: it holds zero bytes')
     return text
 
 def file_json(path):           # a file; returns what it holds

@@ -19,7 +19,7 @@ from rapidfuzz.distance import Levenshtein
 from rapidfuzz.process import cdist, extractOne
 from tqdm import tqdm
 from .config import UserError
-from .files import file_json
+from .files import file_json, file_text
 from .metrics import edit_distance, libraries, teds
 
 # %% ../nbs/27_omnidocbench.ipynb #936158da
@@ -405,7 +405,7 @@ def score_folder(pages: list,                     # from `read_dataset`
     names = [p['page_info']['image_path'] for p in pages]
     files, rows, groups = find_predictions(folder, names), {}, defaultdict(list)
     for name, p in tqdm(list(zip(names, pages)), desc='scoring', unit='page', disable=None):
-        text = files[name].read_text(encoding='utf-8', errors='replace') if files[name] else ''
+        text = file_text(files[name], strict=False) if files[name] else ''
         row = rows[name] = score_page(p, text, match, official)
         groups['all'].append(row)
         for k, v in (p['page_info'].get('page_attribute') or {}).items():
