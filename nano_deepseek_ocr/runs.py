@@ -54,8 +54,12 @@ def _write(tensors, path):
     elif ranks()[0] == 0: save_file({k: t.contiguous() for k, t in tensors.items()}, path)
 
 def _to_disk(path):  # returns only when a power cut could not undo it
-    fd = os.open(path, os.O_RDONLY)
-    os.fsync(fd); os.close(fd)
+    try: fd = os.open(path, os.O_RDONLY if path.is_dir() else os.O_RDWR)
+    except OSError:
+        if path.is_dir(): return             # Windows opens no folders
+        raise
+    try: os.fsync(fd)
+    finally: os.close(fd)
 
 # %% ../nbs/23_runs.ipynb #5c1d0a02
 def _named(path, prefix):
