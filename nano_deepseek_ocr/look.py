@@ -7,7 +7,7 @@ __all__ = ['END', 'PARTS', 'shown', 'calls', 'sam_scores', 'put_in_grid', 'clip_
            'token_boxes', 'on_page', 'in_box', 'Look', 'layers_of', 'look', 'pick_layer', 'pick_head', 'attention_map',
            'features', 'pca_rgb', 'similarity', 'reading_attention', 'rollout', 'gaze', 'certainty', 'alternatives',
            'experts_of', 'experts_by_piece', 'char_boxes', 'line_gaze', 'view_image', 'draw_grid', 'draw_attention',
-           'draw_similarity', 'draw_parts', 'lay_out', 'draw_reading']
+           'draw_similarity', 'draw_parts', 'lay_out', 'draw_reading', 'draw_experts']
 
 # %% ../nbs/29_look.ipynb #cd4dc0ae
 import codecs
@@ -177,7 +177,7 @@ def layers_of(model):
 @torch.no_grad()
 def look(model,
          page,                          # a path or a PIL image; None for a text without a page
-         prompt: str = '<image>\nFree OCR.',  # what to do with it
+         prompt: str = None,            # what to do with it; the model's own if not said
          answer: str = None,            # what is written; the model's own greedy answer if not said
          mode: str = None,              # resolution mode; the one the model was trained in if not said
          max_new_tokens: int = 512) -> Look:  # longest answer in tokens
@@ -189,7 +189,7 @@ def look(model,
         v, boxes = views(page, mode), token_boxes(page.size, mode)
         args[0] = v.image[None].to(p.device, p.dtype)
         if v.tiles is not None: args[1:] = v.tiles.to(p.device, p.dtype), [v.grid]
-    ids, end = prompt_ids(tok, prompt, [] if page is None else [len(boxes)]), tok.special(marks(tok).stop)
+    ids, end = prompt_ids(tok, prompt or model.cfg.read.prompt, [] if page is None else [len(boxes)]), tok.special(marks(tok).stop)
     if answer is None:
         a = model.generate([ids], *args, Decoding(max_new_tokens))[0]
         written = a.ids + [end] * (a.reason == 'stop')
@@ -411,7 +411,8 @@ def draw_attention(seen: Look, part: str, layer: int, at: tuple,  # these and th
     "Where a patch looks, in a layer of SAM or CLIP."
     m = pick_head(attention_map(seen, part, layer, at, view, bias), head).cpu()
     window = pick_layer(seen.model, part, layer).window if part == 'sam' else 0
-    title = f'{part.upper()} layer {layer}, ' + (f'windows of {window}' if window else 'global') + f', head {head}\n'
+    who = 'queries,' if part == 'clip' and seen.model.cfg.flow else part.upper()
+    title = f'{who} layer {layer}, ' + (f'windows of {window}' if window else 'global') + f', head {head}\n'
     if bias == 'only':
         top = m[~m.isnan()].abs().max().item()
         title += 'what place alone adds to the score'
@@ -498,4 +499,19 @@ def draw_reading(seen: Look, t: int,   # number of the token
                   ha='right', va='center')
         best.text(q + .02, i, f'{q:.1%}', va='center', size=6)
     best.set_xlim(0, 1.2); best.axis('off'); best.set_title('the most probable tokens', fontsize=8)
+    return fig
+
+# %% ../nbs/29_look.ipynb #d6675e56
+def draw_experts(mean: dict,         # of `experts_by_piece`
+                 title: str = ''):   # over it; returns a figure
+    "Which experts work for which piece; each expert stands where its favourite piece is."
+    from matplotlib.figure import Figure
+    pieces = sorted(mean, key=lambda p: (p == END, not p.strip('0123456789'), p.lower()))
+    m = torch.stack([mean[p] for p in pieces])
+    m = m[:, m.argmax(0).argsort()]
+    fig = Figure(figsize=(6, .6 + .17 * len(m)), dpi=90, layout='constrained')
+    ax = fig.subplots()
+    fig.colorbar(ax.imshow(m, cmap='YlOrRd', vmin=0, aspect='auto'), ax=ax, shrink=.5).ax.tick_params(labelsize=8)
+    ax.set_yticks(range(len(m)), [shown(p).replace(' ', '␣') for p in pieces], size=8, family='DejaVu Sans Mono')
+    ax.set(xticks=[]); ax.set_xlabel(f'{m.shape[1]} experts', size=8); ax.set_title(title, fontsize=9)
     return fig

@@ -21,9 +21,10 @@ def attention_explorer(model, page,       # a path or a PIL image
                        mode: str = None):  # resolution mode; that of its training if not said; returns a widget
     "Where the patches of a page look, and what they are like: `draw_attention` and `draw_similarity` with controls."
     import ipywidgets as W
-    seen, parts = look(model, page, answer='', mode=mode), layers_of(model)
+    seen, parts, eye = look(model, page, answer='', mode=mode), layers_of(model), model.cfg.flow or model.cfg.clip
     asks = {'SAM attention': ('sam', 'with'), 'SAM without positions': ('sam', 'without'),
-            'SAM positions only': ('sam', 'only'), 'CLIP attention': ('clip', 'with')}
+            'SAM positions only': ('sam', 'only'),
+            'queries' if model.cfg.flow else 'CLIP attention': ('clip', 'with')}
     asks |= {f'likeness after {p}': (p, None) for p in PARTS}
     wide = dict(layout=W.Layout(width='270px'), style=dict(description_width='60px'))
     tiles = {} if seen.cut.tiles is None else {f'tile {i}': i for i in range(1, len(seen.cut.tiles) + 1)}
@@ -42,7 +43,7 @@ def attention_explorer(model, page,       # a path or a PIL image
             s.max = max(n - 1, s.value); s.value = at; s.max = n - 1
         layers = parts[part] if bias else [None]
         layer.max, layer.disabled, head.disabled = len(layers) - 1, not bias, not bias
-        heads = dict(sam=model.cfg.sam.heads, clip=model.cfg.clip.heads)[part] if bias else 0
+        heads = dict(sam=model.cfg.sam, clip=eye)[part].heads if bias else 0
         if len(head.options) != heads + 1:
             old, head.options = head.value, ['mean', *range(heads)]
             head.value = old if old in head.options else 'mean'
@@ -69,7 +70,7 @@ def _describe(seen, t, p, h):
     return f'token <b>{escape(repr(seen.pieces[t]))}</b>: {numbers}<pre style="{look}">{text}</pre>'
 
 def reading_explorer(model, page,                          # a path or a PIL image
-                     prompt: str = '<image>\nFree OCR.',   # what to do with it
+                     prompt: str = None,                   # what to do with it; the model's own if not said
                      answer: str = None,                   # what is written; the model's own greedy answer if not said
                      mode: str = None,                     # resolution mode; the one of its training if not said
                      layer=None,                           # the layer to begin with; the last if not said
