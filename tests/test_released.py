@@ -79,7 +79,7 @@ def judge(name):
 
 @lru_cache
 def ours(name):
-    return NanoDeepseekOCR.from_pretrained(folder(name), 'cpu')
+    return NanoDeepseekOCR.from_pretrained(folder(name), 'cpu').requires_grad_(False)
 
 
 class Row:
@@ -122,6 +122,18 @@ def judged(name, rows):
     return ids, torch.stack([torch.cat(o.logits) for o in out])
 
 
+@lru_cache
+def seen(name, rows):
+    "What our encoder gives for these pages."
+    return ours(name).deepencoder(*pages(rows))
+
+
+def encoded_once(name, rows):
+    "Our encoder gives what it gave: it is the slow part, and the same each time."
+    given = seen(name, rows)
+    return patch.object(ours(name).deepencoder, 'forward', lambda *a: given)
+
+
 def cached(model, rows, ids):
     "Our logits for these ids, step by step, all rows in one batch, filled up on the left."
     x, start = left_padded([r.ids for r in rows], 'cpu')
@@ -138,19 +150,19 @@ def apart(a, b):
 
 
 CASES = {'deepseek-ocr': ['base'], 'unlimited-ocr': ['2x1', '3x2', 'two pages'],
-         'window 128': ['2x1', 'two pages']}
+         'window 128': ['2x1']}
 
 
 @pytest.mark.parametrize('name', [*CASES, 'deepseek-ocr-2'])
 def test_equal_to_transformers(name):
     "Every step's logits, cached and in one batch, and what `write` writes."
     rows = tuple(ROWS[r] for r in CASES[name]) if name in CASES else FLOW_ROWS
-    ids, logits = judged(name, rows)
-    assert apart(cached(ours(name), rows, ids), logits) <= (1e-4 if name in CASES else 5e-4)
-    written = [[] for _ in rows]
-    for row, token, _ in ours(name).write([r.ids for r in rows], *pages(rows),
-                                          Decoding(len(ids[0]), window=0, loop=0)):
-        written[row].append(token)
+    (ids, logits), written = judged(name, rows), [[] for _ in rows]
+    with encoded_once(name, rows):
+        assert apart(cached(ours(name), rows, ids), logits) <= (1e-4 if name in CASES else 5e-4)
+        for row, token, _ in ours(name).write([r.ids for r in rows], *pages(rows),
+                                              Decoding(len(ids[0]), window=0, loop=0)):
+            written[row].append(token)
     assert written == ids
 
 
@@ -164,10 +176,8 @@ def uncached(model, row, ids):
 
 
 def test_without_a_cache_our_mask_gives_what_their_cache_gives():
-    rows = ROWS['2x1'], ROWS['two pages']
-    ids, logits = judged('window 128', rows)
-    for row, i, want in zip(rows, ids, logits):
-        assert apart(uncached(ours('window 128'), row, i)[0], want) <= 1e-4
+    ids, logits = judged('window 128', (ROWS['2x1'],))
+    assert apart(uncached(ours('window 128'), ROWS['2x1'], ids[0])[0], logits[0]) <= 1e-4
     row, (ids, logits) = ROWS['two pages'], judged('unlimited-ocr', tuple(
         ROWS[r] for r in CASES['unlimited-ocr']))
     assert apart(uncached(ours('unlimited-ocr'), row, ids[2])[0], logits[2]) <= 1e-4
@@ -198,7 +208,9 @@ def test_done_wrongly_is_seen(name):
     "The check of `test_equal_to_transformers`, on models with one thing wrong."
     rows, model = tuple(ROWS[r] for r in CASES['unlimited-ocr']), ours('unlimited-ocr')
     (ids, logits), wrong = judged('unlimited-ocr', rows), WRONG.get(name, {})
+    ids, logits = [i[:16] for i in ids], logits[:, :16]
     with ExitStack() as stack:
+        if 'newline' not in name: stack.enter_context(encoded_once('unlimited-ocr', rows))
         if isinstance(wrong, int):
             stack.enter_context(patch.object(model.gpt, 'cfg', replace(TEXT, window=wrong)))
         else:
