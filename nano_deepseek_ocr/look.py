@@ -100,11 +100,11 @@ def layer_weights(layer,         # a `Layer` of notebook 10a
     a, T = layer.self_attn, len(x)
     y = run_layer(layer.input_layernorm, x.to(a.q_proj.weight.dtype))
     q, k = (run_layer(f, y).view(T, -1, a.head_dim) for f in (a.q_proj, a.k_proj))
-    q, k = (rotate(t, cos, -sin).transpose(0, 1).float() for t in (q, k))        # (heads,T,d)
+    q, k = (rotate(t, cos, -sin).transpose(0, 1).float() for t in (q, k))  # (heads,T,d)
     k = k.repeat_interleave(len(q) // len(k), 0)
-    seen = torch.ones(T, T, dtype=torch.bool, device=x.device).tril() if mask is None else mask
+    if mask is None: mask = torch.ones(T, T, dtype=torch.bool, device=x.device).tril()
     scores = q[:, first:] @ k.mT * a.head_dim**-.5
-    return scores.masked_fill(~seen.view(T, T)[first:], -torch.inf).softmax(-1)
+    return scores.masked_fill(~mask.view(T, T)[first:], -torch.inf).softmax(-1)
 
 # %% ../nbs/29_look.ipynb #298edb3e
 def token_boxes(size: tuple,            # width and height of the page in pixels
@@ -189,7 +189,8 @@ def look(model,
         v, boxes = views(page, mode), token_boxes(page.size, mode)
         args[0] = v.image[None].to(p.device, p.dtype)
         if v.tiles is not None: args[1:] = v.tiles.to(p.device, p.dtype), [v.grid]
-    ids, end = prompt_ids(tok, prompt or model.cfg.read.prompt, [] if page is None else [len(boxes)]), tok.special(marks(tok).stop)
+    places, end = [] if page is None else [len(boxes)], tok.special(marks(tok).stop)
+    ids = prompt_ids(tok, prompt or model.cfg.read.prompt, places)
     if answer is None:
         a = model.generate([ids], *args, Decoding(max_new_tokens))[0]
         written = a.ids + [end] * (a.reason == 'stop')
@@ -198,8 +199,10 @@ def look(model,
     experts = [m for layer in layers for m in layer.children() if isinstance(m, MoE)]
     row = torch.tensor([(ids + written)[:-1]], device=p.device)
     with calls(*layers, *experts, e.sam_model.net_3, e.context, e.projector) as kept:
-        x = model.gpt.embed(row)                       # as in `forward`, which knows no prompt's end
-        if page is not None: x = x.masked_scatter((row == model.image_id)[..., None], torch.cat(list(e(*args))).to(x.dtype))
+        x = model.gpt.embed(row)              # as in `forward`, which knows no prompt's end
+        if page is not None:
+            places = (row == model.image_id)[..., None]
+            x = x.masked_scatter(places, torch.cat(list(e(*args))).to(x.dtype))
         window = dict(prompt_len=len(ids)) if model.cfg.moe and model.cfg.moe.window else {}
         logits = model.gpt(inputs_embeds=x, **window)
     utf8 = codecs.getincrementaldecoder('utf-8')('replace')
@@ -336,7 +339,7 @@ def alternatives(seen: Look, t: int,  # number of the token
 # %% ../nbs/29_look.ipynb #d6675e51
 @torch.no_grad()
 def experts_of(seen: Look, layer: int):  # number of a GPT layer; returns (tokens,experts)
-    "The weight each expert had when a token was written; 0 where the router did not choose it."
+    "The weight each expert had when a token was written; 0 where it was not chosen."
     mlp = getattr(pick_layer(seen.model, 'gpt', layer), 'mlp', None)
     if not isinstance(mlp, MoE): raise UserError(f'gpt layer {layer} has no experts')
     (h,), _ = seen.kept[mlp][0]
@@ -346,10 +349,11 @@ def experts_of(seen: Look, layer: int):  # number of a GPT layer; returns (token
 def experts_by_piece(looks: list,   # of `look`, by one model
                      layer: int,    # number of a GPT layer
                      least: int = 3) -> dict:  # pieces written less often are left out
-    "For each piece of text, the mean weight of each expert over all places where it was written."
+    "For each piece, the mean weight of each expert over all places where it was written."
     rows = {}
     for seen in looks:
-        for piece, w in zip(seen.pieces, experts_of(seen, layer).cpu()): rows.setdefault(piece, []).append(w)
+        for piece, w in zip(seen.pieces, experts_of(seen, layer).cpu()):
+            rows.setdefault(piece, []).append(w)
     return {k: torch.stack(v).mean(0) for k, v in rows.items() if len(v) >= least}
 
 # %% ../nbs/29_look.ipynb #80f65ccc
@@ -511,7 +515,10 @@ def draw_experts(mean: dict,         # of `experts_by_piece`
     m = m[:, m.argmax(0).argsort()]
     fig = Figure(figsize=(6, .6 + .17 * len(m)), dpi=90, layout='constrained')
     ax = fig.subplots()
-    fig.colorbar(ax.imshow(m, cmap='YlOrRd', vmin=0, aspect='auto'), ax=ax, shrink=.5).ax.tick_params(labelsize=8)
-    ax.set_yticks(range(len(m)), [shown(p).replace(' ', '␣') for p in pieces], size=8, family='DejaVu Sans Mono')
-    ax.set(xticks=[]); ax.set_xlabel(f'{m.shape[1]} experts', size=8); ax.set_title(title, fontsize=9)
+    heat = ax.imshow(m, cmap='YlOrRd', vmin=0, aspect='auto')
+    fig.colorbar(heat, ax=ax, shrink=.5).ax.tick_params(labelsize=8)
+    names = [shown(p).replace(' ', '␣') for p in pieces]
+    ax.set_yticks(range(len(m)), names, size=8, family='DejaVu Sans Mono')
+    ax.set(xticks=[]); ax.set_xlabel(f'{m.shape[1]} experts', size=8)
+    ax.set_title(title, fontsize=9)
     return fig

@@ -212,7 +212,8 @@ def _save_pretrained(self: NanoDeepseekOCR, save_directory):
     save_file(weights, folder/'.model', metadata=dict(format='pt'))
     os.replace(folder/'.model', folder/'model.safetensors')       # the old one may be in use
     files = {'config.json': json.dumps(config_to_dict(self.cfg), indent=1).encode()}
-    if moe: files = released_files(self.cfg, _ids(self), self.gpt.lm_head.weight.dtype, self.kept)
+    dtype = self.gpt.lm_head.weight.dtype
+    if moe: files = released_files(self.cfg, _ids(self), dtype, self.kept)
     for name, data in files.items():
         (folder/name).parent.mkdir(exist_ok=True); (folder/name).write_bytes(data)
     if self.tok and 'tokenizer.json' not in files: self.tok.save(save_directory)

@@ -317,7 +317,8 @@ def _eyes_json(cfg):
     s, c, f, v = cfg.sam, cfg.compressor, cfg.flow, cfg.flow or cfg.clip
     sam = dict(hidden_size=s.dim, output_channels=c.neck, num_hidden_layers=s.depth,
                num_attention_heads=s.heads, image_size=s.img_size, patch_size=s.patch,
-               window_size=s.window, mlp_dim=s.mlp, global_attn_indexes=list(s.global_blocks),
+               window_size=s.window, mlp_dim=s.mlp,
+               global_attn_indexes=list(s.global_blocks),
                downsample_channels=[c.mid, c.out])
     eye = dict(hidden_size=v.dim, intermediate_size=v.mlp, num_hidden_layers=v.depth,
                num_attention_heads=v.heads)
@@ -329,10 +330,12 @@ def _eyes_json(cfg):
 def _decoder_json(m):
     "The decoder's sizes; the last line keeps vLLM from DeepSeek's compressed attention."
     return dict(
-        architectures=['DeepseekV2ForCausalLM'], vocab_size=m.vocab_size, hidden_size=m.n_embd,
-        intermediate_size=m.dense_mlp, num_hidden_layers=m.n_layer, num_attention_heads=m.n_head,
+        architectures=['DeepseekV2ForCausalLM'], vocab_size=m.vocab_size,
+        hidden_size=m.n_embd, intermediate_size=m.dense_mlp,
+        num_hidden_layers=m.n_layer, num_attention_heads=m.n_head,
         num_key_value_heads=m.n_kv_head, max_position_embeddings=m.sequence_len,
-        n_routed_experts=m.n_expert, n_shared_experts=m.n_shared, num_experts_per_tok=m.n_active,
+        n_routed_experts=m.n_expert, n_shared_experts=m.n_shared,
+        num_experts_per_tok=m.n_active,
         moe_intermediate_size=m.expert_mlp, first_k_dense_replace=m.first_dense,
         norm_topk_prob=False, topk_method='greedy', n_group=1, topk_group=1,
         use_mla=False, kv_lora_rank=None, q_lora_rank=None,
@@ -349,18 +352,20 @@ def released_json(cfg: Config,          # with `moe`
                   dtype=torch.float32,  # of the weights
                   said: dict = {},      # the config.json that the model came with
                   ) -> dict:            # name of a file -> what it says
-    "`config.json` for transformers and the published form of it; the whole config is in both."
+    "`config.json` for transformers, and its published form; the whole config is in both."
     m, f, number = cfg.moe, cfg.flow, str(dtype).removeprefix('torch.')
     arch = 'DeepseekOCR2' if f else 'UnlimitedOCR' if m.window else 'DeepseekOCR'
-    old = {k: v for k, v in said.items() if k not in ('auto_map', 'language_config', 'text_config')}
-    text = _over(said.get('language_config') or said.get('text_config') or {}, _decoder_json(m) | ids)
-    text = {k: v for k, v in text.items() if k not in
-            ('auto_map', 'model_type', 'layer_types', 'mlp_layer_types', 'sliding_window')}
-    new = dict(architectures=[f'{arch}ForCausalLM'], image_token_id=cfg.placeholder, **ids,
-               torch_dtype=number, dtype=number, vision_config=_eyes_json(cfg), tile_tag='2D',
-               global_view_pos='head', candidate_resolutions=[[cfg.sam.img_size] * 2],
+    without = lambda d, *names: {k: v for k, v in d.items() if k not in names}
+    old = without(said, 'auto_map', 'language_config', 'text_config')
+    text = said.get('language_config') or said.get('text_config') or {}
+    text = without(text, 'auto_map', 'model_type', 'layer_types', 'mlp_layer_types',
+                   'sliding_window') | _decoder_json(m) | ids
+    new = dict(architectures=[f'{arch}ForCausalLM'], image_token_id=cfg.placeholder,
+               torch_dtype=number, dtype=number, vision_config=_eyes_json(cfg), **ids,
+               tile_tag='2D', global_view_pos='head', candidate_resolutions=[[cfg.sam.img_size] * 2],
                projector_config=dict(model_type='mlp_projector', projector_type='linear',
-                                     input_dim=cfg.compressor.out * (1 if f else 2), n_embed=m.n_embd))
+                                     input_dim=cfg.compressor.out * (1 if f else 2),
+                                     n_embed=m.n_embd))
     if m.window: new |= dict(sliding_window=m.window, sliding_window_size=m.window)
     both = _over(old, new) | dict(nano_deepseek_ocr=config_to_dict(cfg))
     sparse = [i >= m.first_dense for i in range(m.n_layer)]
@@ -369,14 +374,14 @@ def released_json(cfg: Config,          # with `moe`
     if not f: theirs |= dict(layer_types=[kinds[bool(m.window)]] * m.n_layer,
                              sliding_window=m.window or 128)
     if m.window: text['sliding_window_size'] = m.window
-    return {'config.json': both | dict(model_type='deepseek_ocr2' if f else 'unlimited_ocr',
-                                       text_config=theirs),
-            'vllm/config.json': both | dict(model_type='unlimited-ocr' if m.window else
-                                            'deepseek_vl_v2', language_config=text)}
+    kind = 'deepseek_ocr2' if f else 'unlimited_ocr'
+    other = 'unlimited-ocr' if m.window else 'deepseek_vl_v2'
+    return {'config.json': both | dict(model_type=kind, text_config=theirs),
+            'vllm/config.json': both | dict(model_type=other, language_config=text)}
 
 # %% ../nbs/12_pretrained.ipynb #12e10007
-BESIDE = ('config.json', 'generation_config.json', 'tokenizer.json', 'tokenizer_config.json',
-          'special_tokens_map.json', 'processor_config.json', 'preprocessor_config.json',
+BESIDE = ('config.json', 'generation_config.json', 'tokenizer.json',
+          'tokenizer_config.json', 'special_tokens_map.json', 'processor_config.json', 'preprocessor_config.json',
           'chat_template.jinja')
 
 def kept_files(folder) -> dict:  # a released model's; returns name -> bytes

@@ -21,7 +21,8 @@ def attention_explorer(model, page,       # a path or a PIL image
                        mode: str = None):  # resolution mode; that of its training if not said; returns a widget
     "Where the patches of a page look, and what they are like: `draw_attention` and `draw_similarity` with controls."
     import ipywidgets as W
-    seen, parts, eye = look(model, page, answer='', mode=mode), layers_of(model), model.cfg.flow or model.cfg.clip
+    seen, parts = look(model, page, answer='', mode=mode), layers_of(model)
+    eye = model.cfg.flow or model.cfg.clip
     asks = {'SAM attention': ('sam', 'with'), 'SAM without positions': ('sam', 'without'),
             'SAM positions only': ('sam', 'only'),
             'queries' if model.cfg.flow else 'CLIP attention': ('clip', 'with')}
