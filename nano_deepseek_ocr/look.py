@@ -7,7 +7,7 @@ __all__ = ['END', 'PARTS', 'shown', 'calls', 'sam_scores', 'put_in_grid', 'clip_
            'token_boxes', 'on_page', 'in_box', 'Look', 'layers_of', 'look', 'pick_layer', 'pick_head', 'attention_map',
            'features', 'pca_rgb', 'similarity', 'reading_attention', 'rollout', 'gaze', 'certainty', 'alternatives',
            'experts_of', 'experts_by_piece', 'char_boxes', 'line_gaze', 'view_image', 'draw_grid', 'draw_attention',
-           'draw_similarity', 'draw_parts', 'lay_out', 'draw_reading', 'draw_experts']
+           'draw_similarity', 'draw_parts', 'lay_out', 'draw_reading']
 
 # %% ../nbs/29_look.ipynb #cd4dc0ae
 import codecs
@@ -503,22 +503,4 @@ def draw_reading(seen: Look, t: int,   # number of the token
                   ha='right', va='center')
         best.text(q + .02, i, f'{q:.1%}', va='center', size=6)
     best.set_xlim(0, 1.2); best.axis('off'); best.set_title('the most probable tokens', fontsize=8)
-    return fig
-
-# %% ../nbs/29_look.ipynb #d6675e56
-def draw_experts(mean: dict,         # of `experts_by_piece`
-                 title: str = ''):   # over it; returns a figure
-    "Which experts work for which piece; each expert stands where its favourite piece is."
-    from matplotlib.figure import Figure
-    pieces = sorted(mean, key=lambda p: (p == END, not p.strip('0123456789'), p.lower()))
-    m = torch.stack([mean[p] for p in pieces])
-    m = m[:, m.argmax(0).argsort()]
-    fig = Figure(figsize=(6, .6 + .17 * len(m)), dpi=90, layout='constrained')
-    ax = fig.subplots()
-    heat = ax.imshow(m, cmap='YlOrRd', vmin=0, aspect='auto')
-    fig.colorbar(heat, ax=ax, shrink=.5).ax.tick_params(labelsize=8)
-    names = [shown(p).replace(' ', '␣') for p in pieces]
-    ax.set_yticks(range(len(m)), names, size=8, family='DejaVu Sans Mono')
-    ax.set(xticks=[]); ax.set_xlabel(f'{m.shape[1]} experts', size=8)
-    ax.set_title(title, fontsize=9)
     return fig
