@@ -4,19 +4,23 @@
 
 # %% auto #0
 __all__ = ['FEW', 'Decoding', 'keep_probable', 'choose', 'repeated', 'signs', 'is_pattern', 'forbidden', 'novelty', 'in_loop',
-           'fastest_order', 'RowGPT', 'one_step', 'write', 'left_padded', 'fitting', 'Answer', 'answers', 'pieces']
+           'fastest_order', 'laid', 'RowGPT', 'free_memory', 'RowDecoder', 'one_step', 'write', 'left_padded',
+           'fitting', 'Answer', 'answers', 'pieces']
 
 # %% ../nbs/11_generate.ipynb #c84c6165
-import codecs, time
+import codecs, os, time
 from collections import defaultdict
 from dataclasses import dataclass, replace
 from functools import lru_cache, partial
+from pathlib import Path
 from weakref import WeakKeyDictionary, proxy
 import torch
 import torch.nn.functional as F
+from torch import nn
 from .config import UserError
 from .tokenizer import Tokenizer
 from .gpt import GPT, KVCache, cache_mask, soft_cap
+from .moe import Decoder, Int8, MoE, route
 
 # %% ../nbs/11_generate.ipynb #df92390a
 @dataclass(frozen=True)
@@ -124,11 +128,18 @@ def in_loop(written: list,  # ids written so far
     return len(written) >= 4 * span and novelty(written[-4 * span:]) < .25
 
 # %% ../nbs/11_generate.ipynb #3c0ffee1
-_ORDERS = dict(rows=(lambda w: w, F.linear),
-               long_rows=(lambda w: w, lambda x, w: torch.mv(w, x[0])[None] if len(x) == 1 else F.linear(x, w)),
+def _halves(w):
+    "fbgemm's blocks of fp16; they hold a bf16 number between 6e-5 and 65504 exactly."
+    if w.dtype != torch.bfloat16 or max(map(abs, w.aminmax())) > 65504: raise RuntimeError
+    return torch.ops.quantized.linear_prepack_fp16(w.float(), None)
+
+_AS_THEY_ARE = lambda w: w
+_ORDERS = dict(rows=(_AS_THEY_ARE, F.linear),
+               long_rows=(_AS_THEY_ARE, lambda x, w: torch.mv(w, x[0])[None] if len(x) == 1 else F.linear(x, w)),
                columns=(lambda w: w.T.contiguous(), torch.mm),
                blocks=(lambda w: torch.ops.mkldnn._reorder_linear_weight(w, 1),
-                       lambda x, w: torch.ops.mkldnn._linear_pointwise(x, w, None, 'none', [], '')))
+                       lambda x, w: torch.ops.mkldnn._linear_pointwise(x, w, None, 'none', [], '')),
+               halves=(_halves, lambda x, w: torch.ops.quantized.linear_dynamic_fp16(x.float(), w)))
 
 def fastest_order(weights: list) -> str:  # matrices of one kind, such as those of all layers; a key of `_ORDERS`
     "The order of the weights in memory in which this machine multiplies a vector fastest, found by trying."
@@ -136,7 +147,7 @@ def fastest_order(weights: list) -> str:  # matrices of one kind, such as those 
     x, seconds = weights[0].new_ones(1, weights[0].shape[1]), {}
     for name, (lay, times) in _ORDERS.items():
         try: some = [lay(w) for w in weights[:16]]
-        except (RuntimeError, AttributeError): continue                # torch was built without oneDNN
+        except (RuntimeError, AttributeError): continue                # not for these numbers, or not in this torch
         def once():
             t = time.perf_counter()
             for w in some: times(x, w)
@@ -144,17 +155,36 @@ def fastest_order(weights: list) -> str:  # matrices of one kind, such as those 
         seconds[name] = min(once() for _ in range(4))
     return min(seconds, key=seconds.get)
 
+# %% ../nbs/11_generate.ipynb #3c0ffee4
+def laid(groups: list,         # for each layer the matrices that read one vector, modules; equal in shape
+         copies: bool = True,  # may there be a copy in another order?
+         ) -> list:            # a function of (B,n_in) for each group: its products side by side, (B,n_out)
+    "Products with matrices of one kind, in the order that is fastest here."
+    def joined(*parts): return lambda x: torch.cat([f(x) for f in parts], -1) if len(parts) > 1 else parts[0](x)
+    def int8(m): return lambda x: torch._weight_int8pack_mm(x.bfloat16(), m.whole, m.scale)
+    kinds = {type(m) for g in groups for m in g}
+    if kinds == {Int8}: return [joined(*map(int8, g)) for g in groups]
+    if kinds != {nn.Linear}: return [joined(*g) for g in groups]
+    weights = [[m.weight.detach() for m in g] for g in groups]
+    small, order = weights[0][0].numel() < 2**20, fastest_order([w[0] for w in weights]) if copies else 'rows'
+    lay, times = _ORDERS[order]
+    cast = (lambda x: x) if order == 'halves' else lambda x, dtype=weights[0][0].dtype: x.to(dtype)
+    def product(w): w = lay(w); return lambda x: times(cast(x), w)
+    if lay is _AS_THEY_ARE and not (small and copies): return [joined(*map(product, w)) for w in weights]
+    return [product(torch.cat(w) if len(w) > 1 else w[0]) for w in weights]
+
 # %% ../nbs/11_generate.ipynb #d98bcb19
+# `norm` and `rotate` in few steps: for one row each costs more than its arithmetic
+def _unit(x): return x * (torch.linalg.vector_norm(x, dim=-1, keepdim=True).square_() / x.shape[-1]).add_(1e-6).rsqrt_()
+def _turned(x, cos, sin): return torch.addcmul(x * cos, x.roll(x.shape[-1] // 2, -1), sin)
+
 class RowGPT:
     "A GPT that makes one new place per row, with its weights laid out for that; the same numbers come out."
-    def __init__(self, gpt: GPT):  # the model; its large matrices are copied
-        def lay(weights):
-            order, times = _ORDERS[fastest_order(weights)]
-            return [partial(lambda w, x: times(x, w), order(w)) for w in weights]
-        h, of = gpt.transformer.h, lambda *ws: torch.cat([w.weight.detach() for w in ws]) if len(ws) > 1 else ws[0].weight.detach()
-        self.gpt, self.dtype, (self.head,) = proxy(gpt), gpt.lm_head.weight.dtype, lay([of(gpt.lm_head)])
-        self.blocks = list(zip(lay([of(b.attn.c_q, b.attn.c_k, b.attn.c_v) for b in h]), lay([of(b.attn.c_proj) for b in h]),
-                               lay([of(b.mlp.c_fc) for b in h]), lay([of(b.mlp.c_proj) for b in h])))
+    def __init__(self, gpt: GPT):  # the model; its matrices are copied where another order is faster
+        h = gpt.transformer.h
+        self.gpt, self.dtype, (self.head,) = proxy(gpt), gpt.lm_head.weight.dtype, laid([[gpt.lm_head]])
+        self.blocks = list(zip(laid([[b.attn.c_q, b.attn.c_k, b.attn.c_v] for b in h]), laid([[b.attn.c_proj] for b in h]),
+                               laid([[b.mlp.c_fc] for b in h]), laid([[b.mlp.c_proj] for b in h])))
 
     def __call__(self,
                  idx: torch.Tensor,   # (B,1) the newest ids
@@ -164,16 +194,13 @@ class RowGPT:
         c, B, cache = self.gpt.cfg, len(idx), kv_cache
         (cos, sin), mask = self.gpt.angles(1, cache), cache_mask(1, cache, idx.device)
         cos, sin = cos.flatten(0, -3), sin.flatten(0, -3)
-        # `norm` and `rotate` in few steps: for one row each costs more than its arithmetic
-        unit = lambda x: x * (torch.linalg.vector_norm(x, dim=-1, keepdim=True).square_() / x.shape[-1]).add_(1e-6).rsqrt_()
-        normed = lambda x: unit(x).to(self.dtype)
+        normed = lambda x: _unit(x).to(self.dtype)
         cos, sin = torch.cat([cos, cos], -1), torch.cat([sin, -sin], -1)
-        turned = lambda x: torch.addcmul(x * cos, x.roll(x.shape[-1] // 2, -1), sin)
-        x = unit(self.gpt.transformer.wte.weight[idx[:, 0]].float())            # vectors in fp32, weights in their own type
+        x = _unit(self.gpt.transformer.wte.weight[idx[:, 0]].float())            # vectors in fp32, weights in their own type
         for layer, (qkv, out, wide, narrow) in enumerate(self.blocks):
             heads = qkv(normed(x)).to(cache.k.dtype).view(B, -1, c.n_embd // c.n_head)
             qk, v = heads.split([c.n_head + c.n_kv_head, c.n_kv_head], 1)
-            q, k = unit(turned(qk)).unsqueeze(2).split([c.n_head, c.n_kv_head], 1)
+            q, k = _unit(_turned(qk, cos, sin)).unsqueeze(2).split([c.n_head, c.n_kv_head], 1)
             k, v = cache.insert(layer, k, v.unsqueeze(2))
             y = F.scaled_dot_product_attention(q, k, v, attn_mask=mask, enable_gqa=c.n_kv_head < c.n_head)
             x = x + out(y.to(self.dtype).view(B, -1))
@@ -181,15 +208,76 @@ class RowGPT:
         cache.pos += 1
         return soft_cap(self.head(normed(x))[:, None, :c.vocab_size])
 
-# %% ../nbs/11_generate.ipynb #bc9f4867
-_LAID_OUT = WeakKeyDictionary()   # a GPT -> the state of its weights, and its `RowGPT`
+# %% ../nbs/11_generate.ipynb #11de0002
+def free_memory() -> int:  # None where the system does not tell
+    "Bytes that this process can still have, by the system and by its container's limit."
+    try: told = dict(line.split(':') for line in Path('/proc/meminfo').read_text().splitlines())
+    except OSError:
+        try: return os.sysconf('SC_PAGE_SIZE') * os.sysconf('SC_PHYS_PAGES')     # at most all there is
+        except (AttributeError, ValueError, OSError): return None
+    free, group = 1024 * int(told['MemAvailable'].split()[0]), Path('/sys/fs/cgroup')
+    try:
+        used = dict(line.split() for line in (group/'memory.stat').read_text().splitlines())
+        return min(free, int((group/'memory.max').read_text()) - int(used['anon']))
+    except (OSError, ValueError, KeyError): return free                          # no limit
 
-def one_step(gpt):  # a `GPT` or another decoder; returns a function of ((B,1) ids, cache) to (B,1,vocab) logits
+# %% ../nbs/11_generate.ipynb #11de0004
+class RowDecoder:
+    "A `Decoder` that makes one new place of one row; the same numbers come out."
+    def __init__(self, decoder: Decoder):  # the model; its matrices are copied where that is faster and there is room
+        layers, experts = decoder.layers, [e for l in decoder.layers if isinstance(l.mlp, MoE) for e in l.mlp.experts]
+        size, free = sum(p.numel() * p.element_size() for p in decoder.parameters()), free_memory()
+        lay = partial(laid, copies=free is None or free > 2 * size)
+        mlps = lambda ms: list(zip(lay([[m.gate_proj, m.up_proj] for m in ms]), lay([[m.down_proj] for m in ms]))) if ms else []
+        self.decoder, self.embedding, (self.head,) = proxy(decoder), decoder.embed_tokens.weight, lay([[decoder.lm_head]])
+        attn, gain = [l.self_attn for l in layers], lambda n: n.weight.detach().float()
+        qkv, out = lay([[a.q_proj, a.k_proj, a.v_proj] for a in attn]), lay([[a.o_proj] for a in attn])
+        dense = iter(mlps([l.mlp for l in layers if not isinstance(l.mlp, MoE)]))
+        shared, many, self.last = iter(mlps([l.mlp.shared_experts for l in layers if isinstance(l.mlp, MoE)])), iter(mlps(experts)), gain(decoder.norm)
+        self.layers = []
+        for l, q, o in zip(layers, qkv, out):
+            moe = isinstance(l.mlp, MoE)
+            gate = (l.mlp.gate.weight.detach().float(), l.mlp.n_active, [next(many) for _ in l.mlp.experts]) if moe else None
+            self.layers.append((gain(l.input_layernorm), q, o, gain(l.post_attention_layernorm), next(shared if moe else dense), gate))
+
+    def __call__(self,
+                 idx: torch.Tensor,   # (1,1) the newest id
+                 kv_cache: KVCache,   # what came before
+                 ) -> torch.Tensor:   # (1,1,vocab) fp32 logits
+        "As `Decoder.forward` with a cache."
+        c, cache, x = self.decoder.cfg, kv_cache, self.embedding[idx[:, 0]].float()
+        (cos, sin), mask = self.decoder.angles(1, cache, idx.device), self.decoder.mask(idx, cache, None, None, None)
+        cos, sin = (t.flatten(0, -3) for t in (torch.cat([cos, cos], -1), torch.cat([-sin, sin], -1)))
+        def mlp(h, wide, narrow):
+            gate, up = wide(h).float().chunk(2, -1)
+            return narrow(F.silu(gate).mul_(up)).float()
+        for layer, (before, qkv, out, behind, (wide, narrow), gate) in enumerate(self.layers):
+            heads = qkv(_unit(x) * before).to(cache.k.dtype).view(1, -1, c.n_embd // c.n_head)
+            qk, v = heads.split([c.n_head + c.n_kv_head, c.n_kv_head], 1)
+            q, k = _turned(qk, cos, sin).unsqueeze(2).split([c.n_head, c.n_kv_head], 1)
+            k, v = cache.insert(layer, k, v.unsqueeze(2))
+            y = F.scaled_dot_product_attention(q, k, v, attn_mask=mask, enable_gqa=c.n_kv_head < c.n_head)
+            x = x + out(y.float().view(1, -1))
+            h = _unit(x) * behind
+            x = x + mlp(h, wide, narrow)
+            if gate is None: continue
+            router, k, experts = gate
+            share, ids = route(h, router, k)
+            for e, s in zip(ids[0].tolist(), share[0].tolist()): x.add_(mlp(h, *experts[e]), alpha=s)
+        cache.pos += 1
+        return self.head(_unit(x) * self.last).float()[:, None]
+
+# %% ../nbs/11_generate.ipynb #bc9f4867
+_LAID_OUT = WeakKeyDictionary()   # a decoder -> the state of its weights, and its `RowGPT` or `RowDecoder`
+
+def one_step(gpt,              # a `GPT` or a `Decoder`
+             rows: int = 1):   # that are written; returns a function of ((rows,1) ids, cache) to (rows,1,vocab) logits
     "The quickest way to make one more place where the model is."
-    if not isinstance(gpt, GPT) or gpt.lm_head.weight.device.type != 'cpu':
-        return lambda idx, cache: gpt(idx, kv_cache=cache)
-    state = [(p.data_ptr(), None if p.is_inference() else p._version) for p in gpt.parameters()]
-    if _LAID_OUT.get(gpt, [None])[0] != state: _LAID_OUT[gpt] = state, RowGPT(gpt)
+    quick = RowGPT if isinstance(gpt, GPT) else RowDecoder if isinstance(gpt, Decoder) and rows == 1 else None
+    tensors = [*gpt.parameters(), *gpt.buffers()]
+    if quick is None or tensors[0].device.type != 'cpu': return lambda idx, cache: gpt(idx, kv_cache=cache)
+    state = [(t.data_ptr(), None if t.is_inference() else t._version) for t in tensors]
+    if _LAID_OUT.get(gpt, [None])[0] != state: _LAID_OUT[gpt] = state, quick(gpt)
     return _LAID_OUT[gpt][1]
 
 # %% ../nbs/11_generate.ipynb #051109f1
