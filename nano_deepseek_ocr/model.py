@@ -6,7 +6,7 @@
 __all__ = ['prompt_ids', 'NanoDeepseekOCR']
 
 # %% ../nbs/13_model.ipynb #ecef342d
-import json, os
+import json, math, os
 from dataclasses import replace
 from importlib.resources import files as package_files
 from itertools import islice
@@ -22,9 +22,9 @@ from .image import get_mode, n_positions, views
 from .files import pages as pages_of
 from .tokenizer import Tokenizer, check_vocab, load_tokenizer, marks
 from .gpt import GPT
-from .moe import Decoder
+from .moe import Decoder, Int8, relaid
 from .flow import FlowEncoder
-from .generate import Decoding, answers, fitting, left_padded, one_step, pieces, signs
+from .generate import Decoding, answers, fitting, free_memory, left_padded, one_step, pieces, signs
 from .generate import write as write_rows
 from .pretrained import (BESIDE, from_hub, kept_files, load_released,
     open_weights, original_name, read_tensors, released_config, released_files, weight_files)
@@ -84,13 +84,13 @@ def write(self: NanoDeepseekOCR,
           stop_id: int = None):                 # id that ends an answer
     "Yield (row, id, reason) of each token of all rows; raises `UserError` as `fitting`."
     how = fitting(prompts, how, self.cfg.decoder.vocab_size, self.gpt.reach)
-    p, eye = self.gpt.lm_head.weight, self.deepencoder.view_seperator
+    p, eye = next(self.gpt.parameters()), self.deepencoder.view_seperator
     x, start = left_padded(prompts, p.device)
     dtype = torch.float32 if p.device.type == 'cpu' else p.dtype
     T = x.shape[1]
     cache = self.gpt.new_cache(len(x), T + how.max_new_tokens, T, p.device, dtype, start)
     images, tiles = (v if v is None else v.to(p.device, eye.dtype) for v in (images, tiles))
-    first, step = self(x, images, tiles, grids, kv_cache=cache)[:, -1], one_step(self.gpt)
+    first, step = self(x, images, tiles, grids, kv_cache=cache)[:, -1], one_step(self.gpt, len(x))
     next_logits = lambda ids: step(ids[:, None], cache)[:, -1]
     yield from write_rows(first, next_logits, how, stop_id, (self.image_id,))
 
@@ -208,6 +208,8 @@ def _ids(model):
 def _save_pretrained(self: NanoDeepseekOCR, save_directory):
     "What `save_pretrained` and `push_to_hub` write."
     folder, moe, weights = Path(save_directory), self.cfg.moe, self.state_dict()
+    if any(isinstance(m, Int8) for m in self.gpt.modules()):
+        raise UserError('int8 is for reading, and no other program knows these rows; save the model in bf16')
     if moe: weights = {original_name(k): v.contiguous() for k, v in weights.items()}
     save_file(weights, folder/'.model', metadata=dict(format='pt'))
     os.replace(folder/'.model', folder/'model.safetensors')       # the old one may be in use
@@ -218,14 +220,38 @@ def _save_pretrained(self: NanoDeepseekOCR, save_directory):
         (folder/name).parent.mkdir(exist_ok=True); (folder/name).write_bytes(data)
     if self.tok and 'tokenizer.json' not in files: self.tok.save(save_directory)
 
+_DTYPES = dict(bf16=torch.bfloat16, fp32=torch.float32, int8='int8')
+_PAGE = {None: 1., 'small': .4}        # GB for reading a page of 1024 pixels, of 640
+
+def _check_room(folder, tensors, dtype):
+    "Raise `UserError` where a model does not fit into free memory, and say what would."
+    free, own = free_memory(), dict(BF16=2, F16=2, F32=4, I64=8)
+    def size(name, shape, kind, dtype):
+        matrix = name.startswith('model.layers.') and name.endswith('proj.weight') or 'lm_head' in name
+        if dtype == 'int8' and matrix: return math.prod(shape)
+        return math.prod(shape) * (own.get(kind, 1) if dtype in (None, 'int8') else dtype.itemsize)
+    needs = {d: sum(size(k, *t, d) for k, t in tensors.items()) / 1e9 for d in (dtype, None, 'int8')}
+    if free is None or free / 1e9 >= needs[dtype] + _PAGE['small']: return
+    way = lambda d, m: (f'dtype={d!r}' if d else 'its own dtype') + (f' with mode={m!r}' if m else '')
+    ways = [f'{way(d, m)} needs {needs[d] + page:.1f}'
+            for d in needs for m, page in _PAGE.items() if needs[d] + page <= free / 1e9]
+    least = f"{way('int8', 'small')} needs {needs['int8'] + _PAGE['small']:.1f}"
+    raise UserError(f'{folder} needs {needs[dtype] + _PAGE[None]:.1f} GB of memory, and {free / 1e9:.1f} '
+                    f'are free; {[*ways, least][0]}')
+
 def _released(cls, folder, said, device, dtype):
     "A model whose files have the original's names; as `from_pretrained`."
-    files, shapes, own = weight_files(folder), {}, said.get('nano_deepseek_ocr')
+    files, tensors, own = weight_files(folder), {}, said.get('nano_deepseek_ocr')
     for f in files:
-        with open_weights(f) as h: shapes |= {k: h.get_slice(k).get_shape() for k in h.keys()}
+        with open_weights(f) as h:
+            parts = {k: h.get_slice(k) for k in h.keys()}
+            tensors |= {k: (t.get_shape(), t.get_dtype()) for k, t in parts.items()}
+    if device.type == 'cpu': _check_room(folder, tensors, dtype)
+    shapes = {k: shape for k, (shape, _) in tensors.items()}
     with torch.device('meta'):
         model = cls(config_from_dict(own) if own else released_config(said, shapes))
-    load_released(model, files, device, dtype)
+    load_released(model, files, device, None if dtype == 'int8' else dtype)
+    if dtype == 'int8': model.gpt = relaid(model.gpt, Int8)     # out of the mapped file
     model.kept = kept_files(folder)
     tokens = [n for n in ('ranks.tiktoken', 'tokenizer.json') if (folder/n).is_file()]
     if tokens: model.tok = load_tokenizer(folder/tokens[0])
@@ -235,10 +261,15 @@ def _released(cls, folder, said, device, dtype):
 def from_pretrained(cls: NanoDeepseekOCR,
                     name_or_path,  # 'reads', this package's own; a folder; a repository on the Hub
                     device=None,   # where to put it; the best there is if not said
-                    dtype: torch.dtype = None,  # of all weights; if not said, each one's own on a
-                                   # GPU that multiplies bf16, fp32 elsewhere
+                    dtype=None,    # of all weights: 'bf16', 'fp32' or a torch.dtype; 'int8': the
+                                   # matrices of DeepSeek's decoder in 8 bits. If not said, each
+                                   # one's own in released models and on a GPU that multiplies
+                                   # bf16, else fp32
                     **hub):        # for the Hub: revision, token, cache_dir
     "A model in evaluation mode; raises `UserError` if there is none or a tensor does not fit."
+    dtype = _DTYPES.get(dtype, dtype)
+    if not (dtype in (None, 'int8') or isinstance(dtype, torch.dtype) and dtype.is_floating_point):
+        raise UserError(f'no dtype {dtype!r}; there are: {", ".join(_DTYPES)}')
     folder = Path(name_or_path)
     if str(folder) == 'reads': folder = Path(package_files('nano_deepseek_ocr') / 'assets/reads')
     if not folder.is_dir():
@@ -249,7 +280,9 @@ def from_pretrained(cls: NanoDeepseekOCR,
     if not any(folder.glob('*.safetensors')): weight_files(folder)        # which says why
     try: said = json.loads(sizes.read_text())
     except (json.JSONDecodeError, UnicodeDecodeError) as e: raise UserError(f'{sizes} is not JSON: {e}') from None
-    device = torch.device(device or best_device())
+    device = torch.device(device or ('cpu' if dtype == 'int8' else best_device()))
+    if dtype == 'int8' and (device.type != 'cpu' or 'architectures' not in said):
+        raise UserError(f"int8 is for released models on the CPU; here are {folder} and {device.type}")
     if 'architectures' in said: return _released(cls, folder, said, device, dtype)
     if not weights.is_file(): raise UserError(f'{folder} holds no {weights.name}')
     cfg = config_from_dict(said)

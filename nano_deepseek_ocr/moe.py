@@ -361,6 +361,11 @@ class Int8(nn.Module):
                  for a, s in zip(w.split(4096), scale.split(4096))]      # a part at a time
         self.register_buffer('whole', torch.cat(whole)); self.register_buffer('scale', scale)
 
+    @property
+    def weight(self) -> torch.Tensor:  # (n_out,n_in) bf16
+        "The matrix it stands for, made anew each time."
+        return self.whole.bfloat16() * self.scale[:, None]
+
     def forward(self, x):  # (...,n_in)
         "(...,n_out), of the type of `x`."
         rows = x.flatten(0, -2)
