@@ -4,10 +4,11 @@
 
 # %% auto #0
 __all__ = ['Peak', 'measure', 'matmul_peak', 'bandwidth', 'peer_encoder', 'bench_encoder', 'peer_gpt', 'bench_decode',
-           'bench_pages', 'bench_imports', 'bench_loader', 'bench_table', 'Table', 'drawn_batch', 'bench_train', 'main']
+           'random_folder', 'contend', 'Contender', 'bench_released', 'bench_pages', 'bench_imports', 'bench_loader',
+           'bench_table', 'Table', 'drawn_batch', 'bench_train', 'main']
 
 # %% ../nbs/31_bench.ipynb #2588e982
-import ctypes, json, platform, statistics, subprocess, sys, tempfile, time
+import ctypes, json, math, os, platform, shutil, statistics, subprocess, sys, tempfile, threading, time
 from dataclasses import replace
 from functools import cache, partial
 from importlib import import_module
@@ -15,13 +16,14 @@ from pathlib import Path
 import torch
 from fastcore.script import call_parse
 from PIL import Image
+from safetensors.torch import load_file, save_file
 from .config import Config, UserError, allow_dashes, preset as get_preset, set_seed
 from .deepencoder import DeepEncoder
 from .image import get_mode, n_positions, views
 from .tokenizer import check_vocab, load_tokenizer
 from .gpt import GPT
 from .generate import Decoding
-from .pretrained import NANOCHAT_NAMES, renamed
+from .pretrained import NANOCHAT_NAMES, original_name, released_json, renamed
 from .model import NanoDeepseekOCR
 from .synth import page as draw_page
 from .tasks import TaskMixture, get_task
@@ -192,6 +194,131 @@ def bench_decode(cfg: Config,            # sizes; only the GPT's count
         row |= dict(tokens_per_s=rate, share=rate * best)
     return rows
 
+# %% ../nbs/31_bench.ipynb #31de0002
+def random_folder(cfg: Config,         # sizes, with `moe`
+                  folder,              # where to write; must exist
+                  part: int = 2**29,   # numbers in a file
+                  ) -> dict:           # name -> shape
+    "Random bf16 weights under the published names; raises `UserError` if the disk is too full."
+    with torch.device('meta'): model = NanoDeepseekOCR(cfg)
+    shapes = {original_name(k): v.shape for k, v in model.state_dict().items()}
+    size, free = 2 * sum(map(math.prod, shapes.values())), shutil.disk_usage(folder).free
+    if free < size + 2**28:
+        raise UserError(f'the weights take {size / 1e9:.1f} GB, and {folder} has {free / 1e9:.1f} GB left (--folder)')
+    set_seed(0); files, now = {}, {}
+    def save():
+        name = f'model-{1 + len(set(files.values())):05}.safetensors'
+        save_file(now, Path(folder, name), metadata=dict(format='pt'))
+        files.update(dict.fromkeys(now, name)); now.clear()
+    for k, shape in shapes.items():
+        if sum(t.numel() for t in now.values()) > part: save()
+        flat = k.endswith('.bias') or len(shape) == 1 and k.endswith('.weight')     # of a norm: 1; a bias: 0
+        now[k] = torch.full(shape, float(k.endswith('.weight')), dtype=torch.bfloat16) if flat else \
+            torch.empty(shape, dtype=torch.bfloat16).normal_(std=min(1, math.prod(shape[1:])**-.5))
+    save()
+    texts = {'model.safetensors.index.json': dict(metadata=dict(total_size=size), weight_map=files),
+             'config.json': released_json(cfg), 'generation_config.json': dict(eos_token_id=1, pad_token_id=2)}
+    for name, d in texts.items(): Path(folder, name).write_text(json.dumps(d))
+    return shapes
+
+# %% ../nbs/31_bench.ipynb #31de0004
+@torch.inference_mode()
+def contend(who: str,   # 'bf16' or 'int8': ours; 'transformers': theirs, in bf16
+            folder):    # of `random_folder`
+    "Open a model and answer each line of standard input with a line: dict(ids, pages, new) or dict(ids, logits)."
+    out = os.fdopen(os.dup(1), 'w'); os.dup2(2, 1)                 # what a library prints goes elsewhere
+    if ours := who != 'transformers': model = NanoDeepseekOCR.from_pretrained(folder, 'cpu', who)
+    else:
+        (Peer,) = _transformers('UnlimitedOcrForConditionalGeneration')
+        model = Peer.from_pretrained(folder, dtype=torch.bfloat16).eval()
+    def written(ids, side, new):
+        pages = torch.rand(1, 3, side, side, generator=torch.Generator().manual_seed(0)) * 2 - 1 if side else None
+        t = [time.perf_counter()]
+        class Clock:
+            def put(self, ids): t.append(time.perf_counter())
+            def end(self): pass
+        if ours:
+            for _ in model.write([ids], pages, how=Decoding(max_new_tokens=new, window=0, loop=0)): Clock().put(_)
+        else:
+            x, more = torch.tensor([ids]), {} if pages is None else dict(pixel_values=pages.bfloat16())
+            model.generate(x, attention_mask=torch.ones_like(x), max_new_tokens=new, min_new_tokens=new,
+                           do_sample=False, streamer=Clock(), **more); del t[1]          # when the prompt was put
+        return dict(first=t[1] - t[0], seconds=t[-1] - t[0], tokens=len(t) - 1)
+    def logits(ids, to):
+        z = model(torch.tensor([ids])) if ours else model(input_ids=torch.tensor([ids])).logits
+        save_file(dict(z=z[0, -1].float()), to); return {}
+    print('{}', file=out, flush=True)
+    for line in sys.stdin: d = json.loads(line); print(json.dumps((logits if 'to' in d else written)(**d)), file=out, flush=True)
+
+class Contender:
+    "`contend` in a process of its own; `peak`: its highest anonymous memory in bytes, None where the system does not tell."
+    def __init__(self, who: str, folder):  # as in `contend`
+        code = 'import sys; from nano_deepseek_ocr.bench import contend; contend(*sys.argv[1:])'
+        self.who, self.peak, pipe = who, None, subprocess.PIPE
+        self.process = subprocess.Popen([sys.executable, '-c', code, who, str(folder)], stdin=pipe, stdout=pipe, text=True)
+        threading.Thread(target=self._watch, daemon=True).start()
+        self.heard()
+
+    def _watch(self):
+        while self.process.poll() is None:
+            try: status = Path(f'/proc/{self.process.pid}/status').read_text()
+            except OSError: return
+            if 'RssAnon' in status: self.peak = max(self.peak or 0, 1024 * int(status.split('RssAnon:')[1].split()[0]))
+            time.sleep(.05)
+
+    def heard(self):
+        line = self.process.stdout.readline()
+        if not line: raise UserError(f'{self.who} ended without an answer')
+        return json.loads(line)
+
+    def ask(self, **what): print(json.dumps(what), file=self.process.stdin, flush=True); return self.heard()
+
+    def close(self): self.process.stdin.close(); self.process.wait(); self.process.stdout.close()
+
+# %% ../nbs/31_bench.ipynb #31de0006
+def bench_released(cfg: Config,          # sizes, with `moe`
+                   what: str = 'page',   # 'decode': tokens after a short prompt; 'page': encoder, prompt and tokens
+                   new: int = None,      # tokens to write; 64 or 800 if not said
+                   rounds: int = 3,      # pairs
+                   folder=None) -> list:  # where the weights go for the time being; rows of a table
+    "Reading with a whole model, in bf16 and int8, beside transformers' Unlimited-OCR; weights are random."
+    if not cfg.moe or cfg.flow: raise UserError(f'preset {cfg.name} is not what transformers reads as Unlimited-OCR')
+    mode, new = get_mode('base' if get_mode(cfg.train.mode).tile else cfg.train.mode), new or dict(decode=64, page=800)[what]
+    text = [1 + i * 37 % (cfg.moe.vocab_size - 2) for i in range(32)]
+    short = text if cfg.placeholder not in text else [1] * 32
+    ids, side = (short, 0) if what == 'decode' else ([0] + [cfg.placeholder] * n_positions(mode.name, (9, 9)) + short[:8], mode.size)
+    rows, running, z = [], [], {}
+    with tempfile.TemporaryDirectory(dir=folder) as d:
+        shapes = random_folder(cfg, d)
+        size = lambda *marks: sum(math.prod(s) for k, s in shapes.items() if any(m in k for m in marks))
+        active = size('.layers.', 'lm_head') - size('model.vision_model', 'model.sam_model', 'model.projector')
+        active -= size('.experts.') * (1 - cfg.moe.n_active / cfg.moe.n_expert)
+        speed, weights = bandwidth(), 2 * size('')
+        def begun(who):
+            c = Contender(who, d); running.append(c); c.ask(ids=short, to=f'{d}/{who}.logits')
+            z[who] = load_file(f'{d}/{who}.logits')['z']; c.ask(ids=short, side=0, new=2); return c
+        try:
+            peer = begun('transformers')
+            for who, near in ('bf16', 'transformers'), ('int8', 'bf16'):
+                ours = begun(who); gap = ((z[who] - z[near]).std() / z[near].std()).item()
+                if gap > .3: raise UserError(f'{who} and {near} disagree by {gap:.2g} of the logits\' spread')
+                times = [(ours.ask(ids=ids, side=side, new=new), peer.ask(ids=ids, side=side, new=new)) for _ in range(rounds)]
+                took = lambda t: t['seconds'] - (t['first'] if what == 'decode' else 0)
+                rate = lambda t: (t['tokens'] - 1) / (t['seconds'] - t['first'])
+                for name, c, own in ('ours', ours, [a for a, _ in times]), ('transformers', peer, [b for _, b in times]):
+                    per = active * (1 if c.who == 'int8' else 2)
+                    r = dict(tokens_per_s=statistics.median(map(rate, own)), memory_mb=c.peak and c.peak / 1e6)
+                    note = f"first token {statistics.median(t['first'] for t in own):.3g} s"
+                    if c.peak: note += f', memory {c.peak / weights:.2f} of the bf16 weights'
+                    if c is ours: r, note = r | dict(gap=gap), note + f', logits {gap:.2%} from {near}'
+                    if c is ours: r['faster'] = statistics.median(took(b) / took(a) for a, b in times)
+                    rows.append(dict(what=f'{what} of {new}, {cfg.name}, {who}', who=name, note=note, limit='bandwidth',
+                                     seconds=statistics.median(map(took, own)), share=r['tokens_per_s'] * per / speed) | r)
+                running.remove(ours); ours.close()
+        finally:
+            for c in running: c.process.kill(); c.close()
+    return rows
+
 # %% ../nbs/31_bench.ipynb #3b2a5861
 def bench_pages(rounds: int = 5) -> list:  # times each is timed; returns rows of a table
     "From a scan of 3000x4000 pixels to the tensor of base mode, beside the bare resize."
@@ -263,10 +390,11 @@ def bench_table(rows: list) -> str:  # rows of the benchmarks; returns markdown
     for r in rows:
         peers = [q for q in rows if q['what'] == r['what'] and q['who'] != 'ours']
         ours = r['who'] == 'ours' and peers
-        times = f"{peers[0]['seconds'] / r['seconds']:.2f}×" if ours else ''
+        times = f"{r.get('faster', peers and peers[0]['seconds'] / r['seconds']):.2f}×" if ours else ''
         memory = '' if r.get('memory_mb') is None else f"{r['memory_mb']:.0f} MB"
         share = f"{r['share']:.0%} of {r['limit']}" if 'share' in r else ''
         note = ', '.join(f'{v:.1f} {k[:-6]}/s' for k, v in r.items() if k.endswith('_per_s'))
+        note = ', '.join(filter(None, (note, r.get('note'))))
         start = '| {what} | {who} | {seconds:.3g} |'.format(**r)
         out.append(f'{start} {times} | {memory} | {share} | {note} |')
     return '\n'.join(out)
@@ -328,20 +456,22 @@ _BENCHES = dict(encoder=lambda cfg, dt, side, dev, n: bench_encoder(cfg, side, d
 if __name__ == '__main__': allow_dashes(sys.argv)
 
 @call_parse
-def main(what: str,                # encoder, decode, pages, imports, loader, train, or all
-         preset: str = 'd20',      # size of the model: d20 or nano
+def main(what: str,                # encoder, decode, page (of a released model), pages, imports, loader, train, or all
+         preset: str = 'd20',      # size of the model: d20 or nano; for decode and page unlimited-ocr, nano-moe
          dtype: str = 'both',      # fp32, bf16 or both
          side: int = 1024,         # side of the page in pixels
          device: str = None,       # cpu or cuda; the graphics card if there is one
          rounds: int = 3,          # times each contender is timed
          batch: int = 32,          # train: samples per step
          recompute: bool = False,  # train: compute layers twice instead of keeping what they computed
+         tokens: int = None,       # decode and page of a released model: how many to write; 64 and 800
+         folder: str = None,       # where its random weights (6.7 GB) stand while it runs
          out: str = None):         # also write the rows to this JSON file
     "Time and memory of the parts beside other implementations, with the limits of this machine measured in the same run."
     try:
         cfg, gpu = get_preset(preset), torch.cuda.is_available()
         dev = device or ('cuda' if gpu else 'cpu')
-        benches, dtypes = [*_BENCHES, 'all'], [*_DTYPES, 'both']
+        benches, dtypes = [*_BENCHES, 'page', 'all'], [*_DTYPES, 'both']
         for name, value, known in ('benchmark', what, benches), ('dtype', dtype, dtypes):
             if value not in known:
                 raise UserError(f'no {name} {value!r}; there are: {", ".join(known)}')
@@ -351,7 +481,9 @@ def main(what: str,                # encoder, decode, pages, imports, loader, tr
         cfg, small = (replace(c, train=replace(c.train, batch=batch, recompute=recompute))
                       for c in (cfg, get_preset('nano')))
         rows = []
-        for name in _BENCHES if what == 'all' else [what]:
+        whole = what == 'page' or what == 'decode' and cfg.moe         # a released model
+        if whole: rows = bench_released(cfg, what, tokens, rounds, folder)
+        for name in [] if whole else _BENCHES if what == 'all' else [what]:
             # a step of d20 takes minutes on a CPU
             slow = what == 'all' and dev == 'cpu' and name in ('loader', 'train')
             types = list(_DTYPES) if dtype == 'both' else [dtype]
