@@ -4,8 +4,8 @@
 
 # %% auto #0
 __all__ = ['Peak', 'measure', 'matmul_peak', 'bandwidth', 'peer_encoder', 'bench_encoder', 'peer_gpt', 'bench_decode',
-           'random_folder', 'contend', 'Contender', 'bench_released', 'bench_pages', 'bench_imports', 'bench_loader',
-           'bench_table', 'Table', 'drawn_batch', 'bench_train', 'main']
+           'random_folder', 'Writer', 'answer', 'Apart', 'bench_released', 'bench_pages', 'bench_imports',
+           'bench_loader', 'bench_table', 'Table', 'drawn_batch', 'bench_train', 'main']
 
 # %% ../nbs/31_bench.ipynb #2588e982
 import ctypes, json, math, os, platform, shutil, statistics, subprocess, sys, tempfile, threading, time
@@ -13,6 +13,7 @@ from dataclasses import replace
 from functools import cache, partial
 from importlib import import_module
 from pathlib import Path
+from types import SimpleNamespace
 import torch
 from fastcore.script import call_parse
 from PIL import Image
@@ -222,42 +223,57 @@ def random_folder(cfg: Config,         # sizes, with `moe`
     return shapes
 
 # %% ../nbs/31_bench.ipynb #31de0004
-@torch.inference_mode()
-def contend(who: str,   # 'bf16' or 'int8': ours; 'transformers': theirs, in bf16
-            folder):    # of `random_folder`
-    "Open a model and answer each line of standard input with a line: dict(ids, pages, new) or dict(ids, logits)."
-    out = os.fdopen(os.dup(1), 'w'); os.dup2(2, 1)                 # what a library prints goes elsewhere
-    if ours := who != 'transformers': model = NanoDeepseekOCR.from_pretrained(folder, 'cpu', who)
-    else:
-        (Peer,) = _transformers('UnlimitedOcrForConditionalGeneration')
-        model = Peer.from_pretrained(folder, dtype=torch.bfloat16).eval()
-    def written(ids, side, new):
-        pages = torch.rand(1, 3, side, side, generator=torch.Generator().manual_seed(0)) * 2 - 1 if side else None
-        t = [time.perf_counter()]
-        class Clock:
-            def put(self, ids): t.append(time.perf_counter())
-            def end(self): pass
-        if ours:
-            for _ in model.write([ids], pages, how=Decoding(max_new_tokens=new, window=0, loop=0)): Clock().put(_)
+class Writer:
+    "A model that is asked to write, ours or transformers'."
+    def __init__(self,
+                 who: str,    # 'bf16' or 'int8': ours; 'transformers': theirs, in bf16
+                 folder):     # of `random_folder`
+        self.who, self.ours, self.peak = who, who != 'transformers', None      # peak: see `Apart`
+        if self.ours: self.model = NanoDeepseekOCR.from_pretrained(folder, 'cpu', who)
         else:
-            x, more = torch.tensor([ids]), {} if pages is None else dict(pixel_values=pages.bfloat16())
-            model.generate(x, attention_mask=torch.ones_like(x), max_new_tokens=new, min_new_tokens=new,
-                           do_sample=False, streamer=Clock(), **more); del t[1]          # when the prompt was put
-        return dict(first=t[1] - t[0], seconds=t[-1] - t[0], tokens=len(t) - 1)
-    def logits(ids, to):
-        z = model(torch.tensor([ids])) if ours else model(input_ids=torch.tensor([ids])).logits
-        save_file(dict(z=z[0, -1].float()), to); return {}
-    print('{}', file=out, flush=True)
-    for line in sys.stdin: d = json.loads(line); print(json.dumps((logits if 'to' in d else written)(**d)), file=out, flush=True)
+            Peer, log = _transformers('UnlimitedOcrForConditionalGeneration', 'logging')
+            log.disable_progress_bar()
+            self.model = Peer.from_pretrained(folder, dtype=torch.bfloat16).eval()
 
-class Contender:
-    "`contend` in a process of its own; `peak`: its highest anonymous memory in bytes, None where the system does not tell."
-    def __init__(self, who: str, folder):  # as in `contend`
-        code = 'import sys; from nano_deepseek_ocr.bench import contend; contend(*sys.argv[1:])'
+    @torch.inference_mode()
+    def written(self, ids: list, side: int, new: int) -> dict:  # prompt; pixels of its page, or 0; tokens
+        "Seconds to the first token and to the last, and how many tokens were written."
+        dice, t = torch.Generator().manual_seed(0), [time.perf_counter()]
+        pages = torch.rand(1, 3, side, side, generator=dice) * 2 - 1 if side else None
+        clock = SimpleNamespace(put=lambda ids: t.append(time.perf_counter()), end=lambda: None)
+        if self.ours:
+            how = Decoding(max_new_tokens=new, window=0, loop=0)
+            for _ in self.model.write([ids], pages, how=how): clock.put(_)
+        else:
+            x, more = torch.tensor([ids]), dict(pixel_values=pages.bfloat16()) if side else {}
+            self.model.generate(x, attention_mask=torch.ones_like(x), max_new_tokens=new,
+                                min_new_tokens=new, do_sample=False, streamer=clock, **more)
+            del t[1]                   # when the prompt was put
+        return dict(first=t[1] - t[0], seconds=t[-1] - t[0], tokens=len(t) - 1)
+
+    @torch.inference_mode()
+    def logits(self, ids: list, to: str) -> dict:  # prompt; a file for the logits behind it
+        x = torch.tensor([ids])
+        z = self.model(x) if self.ours else self.model(input_ids=x).logits
+        save_file(dict(z=z[0, -1].float()), to); return {}
+
+    def ask(self, what, **more): return getattr(self, what)(**more)
+    def close(self): del self.model
+
+def answer(who, folder):  # as in `Writer`
+    "Be a `Writer` for each line of standard input."
+    out = os.fdopen(os.dup(1), 'w'); os.dup2(2, 1)                 # what a library prints goes elsewhere
+    writer = Writer(who, folder); print('{}', file=out, flush=True)
+    for line in sys.stdin: print(json.dumps(writer.ask(**json.loads(line))), file=out, flush=True)
+
+class Apart:
+    "A `Writer` in a process of its own; `peak`: its highest anonymous memory in bytes, None where the system does not tell."
+    def __init__(self, who: str, folder):  # as in `Writer`
+        code = 'import sys; from nano_deepseek_ocr.bench import answer; answer(*sys.argv[1:])'
         self.who, self.peak, pipe = who, None, subprocess.PIPE
         self.process = subprocess.Popen([sys.executable, '-c', code, who, str(folder)], stdin=pipe, stdout=pipe, text=True)
         threading.Thread(target=self._watch, daemon=True).start()
-        self.heard()
+        self._heard()
 
     def _watch(self):
         while self.process.poll() is None:
@@ -266,57 +282,56 @@ class Contender:
             if 'RssAnon' in status: self.peak = max(self.peak or 0, 1024 * int(status.split('RssAnon:')[1].split()[0]))
             time.sleep(.05)
 
-    def heard(self):
+    def _heard(self):
         line = self.process.stdout.readline()
-        if not line: raise UserError(f'{self.who} ended without an answer')
+        if not line: self.close(); raise UserError(f'{self.who} ended without an answer; its own words stand above')
         return json.loads(line)
 
-    def ask(self, **what): print(json.dumps(what), file=self.process.stdin, flush=True); return self.heard()
-
-    def close(self): self.process.stdin.close(); self.process.wait(); self.process.stdout.close()
+    def ask(self, what, **more): print(json.dumps(dict(what=what, **more)), file=self.process.stdin, flush=True); return self._heard()
+    def close(self): self.process.kill(); self.process.communicate()
 
 # %% ../nbs/31_bench.ipynb #31de0006
 def bench_released(cfg: Config,          # sizes, with `moe`
                    what: str = 'page',   # 'decode': tokens after a short prompt; 'page': encoder, prompt and tokens
                    new: int = None,      # tokens to write; 64 or 800 if not said
                    rounds: int = 3,      # pairs
-                   folder=None) -> list:  # where the weights go for the time being; rows of a table
+                   folder=None,          # where the weights go for the time being
+                   make=Apart) -> list:  # or `Writer`: all in this process; rows of a table
     "Reading with a whole model, in bf16 and int8, beside transformers' Unlimited-OCR; weights are random."
     if not cfg.moe or cfg.flow: raise UserError(f'preset {cfg.name} is not what transformers reads as Unlimited-OCR')
-    mode, new = get_mode('base' if get_mode(cfg.train.mode).tile else cfg.train.mode), new or dict(decode=64, page=800)[what]
-    text = [1 + i * 37 % (cfg.moe.vocab_size - 2) for i in range(32)]
-    short = text if cfg.placeholder not in text else [1] * 32
-    ids, side = (short, 0) if what == 'decode' else ([0] + [cfg.placeholder] * n_positions(mode.name, (9, 9)) + short[:8], mode.size)
-    rows, running, z = [], [], {}
+    mode = get_mode('base' if get_mode(cfg.train.mode).tile else cfg.train.mode)
+    new, short = new or dict(decode=64, page=800)[what], [2 + i * 37 % (cfg.moe.vocab_size // 2) for i in range(32)]
+    page = [0] + [cfg.placeholder] * n_positions(mode.name, (9, 9)) + short[:8]
+    asked = dict(ids=short, side=0) if what == 'decode' else dict(ids=page, side=mode.size)
+    took = lambda t: t['seconds'] - (t['first'] if what == 'decode' else 0)
+    rate = lambda t: (t['tokens'] - 1) / (t['seconds'] - t['first'])
+    rows, running, z, middle = [], [], {}, statistics.median
     with tempfile.TemporaryDirectory(dir=folder) as d:
-        shapes = random_folder(cfg, d)
-        size = lambda *marks: sum(math.prod(s) for k, s in shapes.items() if any(m in k for m in marks))
-        active = size('.layers.', 'lm_head') - size('model.vision_model', 'model.sam_model', 'model.projector')
-        active -= size('.experts.') * (1 - cfg.moe.n_active / cfg.moe.n_expert)
-        speed, weights = bandwidth(), 2 * size('')
+        sizes = {k: math.prod(s) for k, s in random_folder(cfg, d).items()}
+        used = lambda k: k.startswith(('model.layers.', 'lm_head.')) * (cfg.moe.n_active / cfg.moe.n_expert if '.experts.' in k else 1)
+        active, weights, speed = sum(n * used(k) for k, n in sizes.items()), 2 * sum(sizes.values()), bandwidth()
         def begun(who):
-            c = Contender(who, d); running.append(c); c.ask(ids=short, to=f'{d}/{who}.logits')
-            z[who] = load_file(f'{d}/{who}.logits')['z']; c.ask(ids=short, side=0, new=2); return c
+            c, to = make(who, d), f'{d}/{who}.logits'; running.append(c)
+            c.ask('logits', ids=short, to=to); z[who] = load_file(to)['z']
+            c.ask('written', ids=short, side=0, new=2); return c                      # warm
         try:
             peer = begun('transformers')
             for who, near in ('bf16', 'transformers'), ('int8', 'bf16'):
                 ours = begun(who); gap = ((z[who] - z[near]).std() / z[near].std()).item()
-                if gap > .3: raise UserError(f'{who} and {near} disagree by {gap:.2g} of the logits\' spread')
-                times = [(ours.ask(ids=ids, side=side, new=new), peer.ask(ids=ids, side=side, new=new)) for _ in range(rounds)]
-                took = lambda t: t['seconds'] - (t['first'] if what == 'decode' else 0)
-                rate = lambda t: (t['tokens'] - 1) / (t['seconds'] - t['first'])
-                for name, c, own in ('ours', ours, [a for a, _ in times]), ('transformers', peer, [b for _, b in times]):
-                    per = active * (1 if c.who == 'int8' else 2)
-                    r = dict(tokens_per_s=statistics.median(map(rate, own)), memory_mb=c.peak and c.peak / 1e6)
-                    note = f"first token {statistics.median(t['first'] for t in own):.3g} s"
-                    if c.peak: note += f', memory {c.peak / weights:.2f} of the bf16 weights'
-                    if c is ours: r, note = r | dict(gap=gap), note + f', logits {gap:.2%} from {near}'
-                    if c is ours: r['faster'] = statistics.median(took(b) / took(a) for a, b in times)
-                    rows.append(dict(what=f'{what} of {new}, {cfg.name}, {who}', who=name, note=note, limit='bandwidth',
-                                     seconds=statistics.median(map(took, own)), share=r['tokens_per_s'] * per / speed) | r)
-                running.remove(ours); ours.close()
+                if gap > .3: raise UserError(f"{who} and {near} disagree by {gap:.2g} of the logits' spread")
+                pairs = [[c.ask('written', **asked, new=new) for c in (ours, peer)] for _ in range(rounds)]
+                for c, own in zip((ours, peer), zip(*pairs)):
+                    seconds, speeds, first = middle(map(took, own)), middle(map(rate, own)), middle(t['first'] for t in own)
+                    r = dict(who='ours' if c is ours else 'transformers', what=f'{what} of {new}, {cfg.name}, {who}',
+                             seconds=seconds, tokens_per_s=speeds, memory_mb=c.peak and c.peak / 1e6, limit='bandwidth',
+                             share=speeds * active * (1 if c.who == 'int8' else 2) / speed)
+                    note = f'first token {first:.3g} s', c.peak and f'memory {c.peak / weights:.2f} of the bf16 weights'
+                    if c is ours: r |= dict(gap=gap, faster=middle(took(b) / took(a) for a, b in pairs))
+                    r['note'] = ', '.join(filter(None, [*note, c is ours and f'logits {gap:.2%} from {near}']))
+                    rows.append(r)
+                ours.close(); running.remove(ours)
         finally:
-            for c in running: c.process.kill(); c.close()
+            for c in running: c.close()
     return rows
 
 # %% ../nbs/31_bench.ipynb #3b2a5861
@@ -393,8 +408,7 @@ def bench_table(rows: list) -> str:  # rows of the benchmarks; returns markdown
         times = f"{r.get('faster', peers and peers[0]['seconds'] / r['seconds']):.2f}×" if ours else ''
         memory = '' if r.get('memory_mb') is None else f"{r['memory_mb']:.0f} MB"
         share = f"{r['share']:.0%} of {r['limit']}" if 'share' in r else ''
-        note = ', '.join(f'{v:.1f} {k[:-6]}/s' for k, v in r.items() if k.endswith('_per_s'))
-        note = ', '.join(filter(None, (note, r.get('note'))))
+        note = ', '.join([f'{v:.1f} {k[:-6]}/s' for k, v in r.items() if k.endswith('_per_s')] + [r['note']] * ('note' in r))
         start = '| {what} | {who} | {seconds:.3g} |'.format(**r)
         out.append(f'{start} {times} | {memory} | {share} | {note} |')
     return '\n'.join(out)
@@ -480,9 +494,8 @@ def main(what: str,                # encoder, decode, page (of a released model)
         if out: Path(out).parent.mkdir(parents=True, exist_ok=True)
         cfg, small = (replace(c, train=replace(c.train, batch=batch, recompute=recompute))
                       for c in (cfg, get_preset('nano')))
-        rows = []
         whole = what == 'page' or what == 'decode' and cfg.moe         # a released model
-        if whole: rows = bench_released(cfg, what, tokens, rounds, folder)
+        rows = bench_released(cfg, what, tokens, rounds, folder) if whole else []
         for name in [] if whole else _BENCHES if what == 'all' else [what]:
             # a step of d20 takes minutes on a CPU
             slow = what == 'all' and dev == 'cpu' and name in ('loader', 'train')
