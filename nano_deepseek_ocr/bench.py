@@ -232,8 +232,7 @@ class Writer:
         if self.ours: self.model = NanoDeepseekOCR.from_pretrained(folder, 'cpu', who)
         else:
             Peer, log = _transformers('UnlimitedOcrForConditionalGeneration', 'logging')
-            log.disable_progress_bar()
-            self.model = Peer.from_pretrained(folder, dtype=torch.bfloat16).eval()
+            log.disable_progress_bar(); self.model = Peer.from_pretrained(folder, dtype=torch.bfloat16).eval()
 
     @torch.inference_mode()
     def written(self, ids: list, side: int, new: int) -> dict:  # prompt; pixels of its page, or 0; tokens
