@@ -24,7 +24,7 @@ from .image import get_mode, n_positions, views
 from .tokenizer import check_vocab, load_tokenizer
 from .gpt import GPT
 from .generate import Decoding
-from .pretrained import NANOCHAT_NAMES, original_name, released_json, renamed
+from .pretrained import NANOCHAT_NAMES, original_name, released_files, renamed
 from .model import NanoDeepseekOCR
 from .synth import page as draw_page
 from .tasks import TaskMixture, get_task
@@ -198,7 +198,6 @@ def bench_decode(cfg: Config,            # sizes; only the GPT's count
 # %% ../nbs/31_bench.ipynb #31de0002
 def random_folder(cfg: Config,         # sizes, with `moe`
                   folder,              # where to write; must exist
-                  part: int = 2**29,   # numbers in a file
                   ) -> dict:           # name -> shape
     "Random bf16 weights under the published names; raises `UserError` if the disk is too full."
     with torch.device('meta'): model = NanoDeepseekOCR(cfg)
@@ -212,14 +211,15 @@ def random_folder(cfg: Config,         # sizes, with `moe`
         save_file(now, Path(folder, name), metadata=dict(format='pt'))
         files.update(dict.fromkeys(now, name)); now.clear()
     for k, shape in shapes.items():
-        if sum(t.numel() for t in now.values()) > part: save()
+        if sum(t.numel() for t in now.values()) > 2**29: save()
         flat = k.endswith('.bias') or len(shape) == 1 and k.endswith('.weight')     # of a norm: 1; a bias: 0
         now[k] = torch.full(shape, float(k.endswith('.weight')), dtype=torch.bfloat16) if flat else \
             torch.empty(shape, dtype=torch.bfloat16).normal_(std=min(1, math.prod(shape[1:])**-.5))
     save()
-    texts = {'model.safetensors.index.json': dict(metadata=dict(total_size=size), weight_map=files),
-             'config.json': released_json(cfg), 'generation_config.json': dict(eos_token_id=1, pad_token_id=2)}
-    for name, d in texts.items(): Path(folder, name).write_text(json.dumps(d))
+    index = dict(metadata=dict(total_size=size), weight_map=files)
+    texts = released_files(cfg, dict(bos_token_id=0, eos_token_id=1, pad_token_id=2), torch.bfloat16)
+    texts = {k: v for k, v in texts.items() if '/' not in k} | {'model.safetensors.index.json': json.dumps(index).encode()}
+    for name, text in texts.items(): Path(folder, name).write_bytes(text)
     return shapes
 
 # %% ../nbs/31_bench.ipynb #31de0004
@@ -252,8 +252,8 @@ class Writer:
 
     @torch.inference_mode()
     def logits(self, ids: list, to: str) -> dict:  # prompt; a file for the logits behind it
-        x = torch.tensor([ids])
-        z = self.model(x) if self.ours else self.model(input_ids=x).logits
+        x, gpt = torch.tensor([ids]), getattr(self.model, 'gpt', None)
+        z = self.model(x, kv_cache=gpt.new_cache(1, len(ids), len(ids))) if gpt else self.model(input_ids=x).logits
         save_file(dict(z=z[0, -1].float()), to); return {}
 
     def ask(self, what, **more): return getattr(self, what)(**more)
@@ -407,7 +407,7 @@ def bench_table(rows: list) -> str:  # rows of the benchmarks; returns markdown
         times = f"{r.get('faster', peers and peers[0]['seconds'] / r['seconds']):.2f}×" if ours else ''
         memory = '' if r.get('memory_mb') is None else f"{r['memory_mb']:.0f} MB"
         share = f"{r['share']:.0%} of {r['limit']}" if 'share' in r else ''
-        note = ', '.join([f'{v:.1f} {k[:-6]}/s' for k, v in r.items() if k.endswith('_per_s')] + [r['note']] * ('note' in r))
+        note = ', '.join([f'{v:.1f} {k[:-6]}/s' for k, v in r.items() if k.endswith('_per_s')] + [r[k] for k in ('note',) if k in r])
         start = '| {what} | {who} | {seconds:.3g} |'.format(**r)
         out.append(f'{start} {times} | {memory} | {share} | {note} |')
     return '\n'.join(out)
