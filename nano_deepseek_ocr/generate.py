@@ -154,22 +154,27 @@ def fastest_order(weights: list) -> str:  # matrices of one kind, such as those 
     return min(seconds, key=seconds.get)
 
 # %% ../nbs/11_generate.ipynb #3c0ffee4
-def laid(groups: list,         # for each layer the matrices that read one vector, modules; equal in shape
-         copies: bool = True,  # may there be a copy in another order?
-         ) -> list:            # a function of (B,n_in) for each group: its products side by side, (B,n_out)
+def laid(groups: list,          # for each layer the matrices that read one vector: modules
+         copies: bool = True,   # may there be a copy in another order?
+         ) -> list:             # a function of (B,n_in) for each group: its products, (B,n_out)
     "Products with matrices of one kind, in the order that is fastest here."
-    def joined(*parts): return lambda x: torch.cat([f(x) for f in parts], -1) if len(parts) > 1 else parts[0](x)
+    def joined(parts):
+        if len(parts) == 1: return parts[0]
+        return lambda x: torch.cat([f(x) for f in parts], -1)
     def int8(m): return lambda x: torch._weight_int8pack_mm(x.bfloat16(), m.whole, m.scale)
     kinds = {type(m) for g in groups for m in g}
-    if kinds == {Int8}: return [joined(*map(int8, g)) for g in groups]
-    if kinds != {nn.Linear}: return [joined(*g) for g in groups]
+    if kinds == {Int8}: return [joined([int8(m) for m in g]) for g in groups]
+    if kinds != {nn.Linear}: return [joined(g) for g in groups]
     weights = [[m.weight.detach() for m in g] for g in groups]
-    small, order = weights[0][0].numel() < 2**20, fastest_order([w[0] for w in weights]) if copies else 'rows'
-    lay, times = _ORDERS[order]
-    cast = (lambda x: x) if order == 'halves' else lambda x, dtype=weights[0][0].dtype: x.to(dtype)
-    def product(w): w = lay(w); return lambda x: times(cast(x), w)
-    if lay is _AS_THEY_ARE and not (small and copies): return [joined(*map(product, w)) for w in weights]
-    return [product(torch.cat(w) if len(w) > 1 else w[0]) for w in weights]
+    order = fastest_order([w[0] for w in weights]) if copies else 'rows'
+    (lay, times), small = _ORDERS[order], weights[0][0].numel() < 2**20
+    dtype = torch.float32 if order == 'halves' else weights[0][0].dtype
+    def product(w):
+        w = lay(w)
+        return lambda x: times(x.to(dtype), w)
+    if lay is _AS_THEY_ARE and not (small and copies):
+        return [joined([product(w) for w in ws]) for ws in weights]
+    return [product(torch.cat(ws) if len(ws) > 1 else ws[0]) for ws in weights]
 
 # %% ../nbs/11_generate.ipynb #d98bcb19
 # `norm` and `rotate` in few steps: for one row each costs more than its arithmetic
@@ -209,34 +214,48 @@ class RowGPT:
 # %% ../nbs/11_generate.ipynb #11de0002
 def free_memory() -> int:  # None where the system does not tell
     "Bytes that this process can still have, by the system and by its container's limit."
-    try: told = dict(line.split(':') for line in Path('/proc/meminfo').read_text().splitlines())
+    try: lines = Path('/proc/meminfo').read_text().splitlines()
     except OSError:
-        try: return os.sysconf('SC_PAGE_SIZE') * os.sysconf('SC_PHYS_PAGES')     # at most all there is
+        try: return os.sysconf('SC_PAGE_SIZE') * os.sysconf('SC_PHYS_PAGES')     # all there is
         except (AttributeError, ValueError, OSError): return None
-    free, group = 1024 * int(told['MemAvailable'].split()[0]), Path('/sys/fs/cgroup')
+    free = 1024 * int(dict(l.split(':') for l in lines)['MemAvailable'].split()[0])
+    group = Path('/sys/fs/cgroup')
     try:
-        used = dict(line.split() for line in (group/'memory.stat').read_text().splitlines())
+        used = dict(l.split() for l in (group/'memory.stat').read_text().splitlines())
         return min(free, int((group/'memory.max').read_text()) - int(used['anon']))
     except (OSError, ValueError, KeyError): return free                          # no limit
 
 # %% ../nbs/11_generate.ipynb #11de0004
 class RowDecoder:
     "A `Decoder` that makes one new place of one row; the same numbers come out."
-    def __init__(self, decoder: Decoder):  # the model; its matrices are copied where that is faster and there is room
-        layers, experts = decoder.layers, [e for l in decoder.layers if isinstance(l.mlp, MoE) for e in l.mlp.experts]
-        size, free = sum(p.numel() * p.element_size() for p in decoder.parameters()), free_memory()
+    def __init__(self,
+                 decoder: Decoder):  # its matrices are copied if that is faster and there is room
+        size = sum(p.numel() * p.element_size() for p in decoder.parameters())
+        free, layers = free_memory(), decoder.layers
         lay = partial(laid, copies=free is None or free > 2 * size)
-        mlps = lambda ms: list(zip(lay([[m.gate_proj, m.up_proj] for m in ms]), lay([[m.down_proj] for m in ms]))) if ms else []
-        self.decoder, self.embedding, (self.head,) = proxy(decoder), decoder.embed_tokens.weight, lay([[decoder.lm_head]])
-        attn, gain = [l.self_attn for l in layers], lambda n: n.weight.detach().float()
-        qkv, out = lay([[a.q_proj, a.k_proj, a.v_proj] for a in attn]), lay([[a.o_proj] for a in attn])
-        dense = iter(mlps([l.mlp for l in layers if not isinstance(l.mlp, MoE)]))
-        shared, many, self.last = iter(mlps([l.mlp.shared_experts for l in layers if isinstance(l.mlp, MoE)])), iter(mlps(experts)), gain(decoder.norm)
-        self.layers = []
-        for l, q, o in zip(layers, qkv, out):
-            moe = isinstance(l.mlp, MoE)
-            gate = (l.mlp.gate.weight.detach().float(), l.mlp.n_active, [next(many) for _ in l.mlp.experts]) if moe else None
-            self.layers.append((gain(l.input_layernorm), q, o, gain(l.post_attention_layernorm), next(shared if moe else dense), gate))
+        def mlps(ms):                              # for each a pair of functions: wide, narrow
+            if not ms: return iter(())
+            wide = lay([[m.gate_proj, m.up_proj] for m in ms])
+            return zip(wide, lay([[m.down_proj] for m in ms]))
+        gain = lambda norm: norm.weight.detach().float()
+        attn = [l.self_attn for l in layers]
+        moes = [l.mlp for l in layers if isinstance(l.mlp, MoE)]
+        qkv = lay([[a.q_proj, a.k_proj, a.v_proj] for a in attn])
+        out = lay([[a.o_proj] for a in attn])
+        dense = mlps([l.mlp for l in layers if not isinstance(l.mlp, MoE)])
+        shared = mlps([m.shared_experts for m in moes])
+        experts = mlps([e for m in moes for e in m.experts])
+        self.decoder, self.last, self.layers = proxy(decoder), gain(decoder.norm), []
+        self.embedding = decoder.embed_tokens.weight
+        (self.head,) = lay([[decoder.lm_head]])
+        for l, *both in zip(layers, qkv, out):
+            gains = gain(l.input_layernorm), gain(l.post_attention_layernorm)
+            moe = l.mlp
+            if not isinstance(moe, MoE): mlp, chosen = next(dense), None
+            else:
+                mlp, own = next(shared), [next(experts) for _ in moe.experts]
+                chosen = moe.gate.weight.detach().float(), moe.n_active, own
+            self.layers.append((*gains, *both, *mlp, chosen))
 
     def __call__(self,
                  idx: torch.Tensor,   # (1,1) the newest id
@@ -244,24 +263,29 @@ class RowDecoder:
                  ) -> torch.Tensor:   # (1,1,vocab) fp32 logits
         "As `Decoder.forward` with a cache."
         c, cache, x = self.decoder.cfg, kv_cache, self.embedding[idx[:, 0]].float()
-        (cos, sin), mask = self.decoder.angles(1, cache, idx.device), self.decoder.mask(idx, cache, None, None, None)
-        cos, sin = (t.flatten(0, -3) for t in (torch.cat([cos, cos], -1), torch.cat([-sin, sin], -1)))
+        cos, sin = (t.flatten(0, -3) for t in self.decoder.angles(1, cache, idx.device))
+        cos, sin = torch.cat([cos, cos], -1), torch.cat([-sin, sin], -1)
+        mask = self.decoder.mask(idx, cache, None, None, None)
         def mlp(h, wide, narrow):
             gate, up = wide(h).float().chunk(2, -1)
             return narrow(F.silu(gate).mul_(up)).float()
-        for layer, (before, qkv, out, behind, (wide, narrow), gate) in enumerate(self.layers):
-            heads = qkv(_unit(x) * before).to(cache.k.dtype).view(1, -1, c.n_embd // c.n_head)
+        for layer, parts in enumerate(self.layers):
+            before, behind, qkv, out, wide, narrow, chosen = parts
+            heads = qkv(_unit(x) * before).to(cache.k.dtype)
+            heads = heads.view(1, -1, c.n_embd // c.n_head)
             qk, v = heads.split([c.n_head + c.n_kv_head, c.n_kv_head], 1)
             q, k = _turned(qk, cos, sin).unsqueeze(2).split([c.n_head, c.n_kv_head], 1)
             k, v = cache.insert(layer, k, v.unsqueeze(2))
-            y = F.scaled_dot_product_attention(q, k, v, attn_mask=mask, enable_gqa=c.n_kv_head < c.n_head)
+            y = F.scaled_dot_product_attention(q, k, v, attn_mask=mask,
+                                               enable_gqa=c.n_kv_head < c.n_head)
             x = x + out(y.float().view(1, -1))
             h = _unit(x) * behind
             x = x + mlp(h, wide, narrow)
-            if gate is None: continue
-            router, k, experts = gate
+            if chosen is None: continue
+            router, k, experts = chosen
             share, ids = route(h, router, k)
-            for e, s in zip(ids[0].tolist(), share[0].tolist()): x.add_(mlp(h, *experts[e]), alpha=s)
+            for e, s in zip(ids[0].tolist(), share[0].tolist()):
+                x.add_(mlp(h, *experts[e]), alpha=s)
         cache.pos += 1
         return self.head(_unit(x) * self.last).float()[:, None]
 
