@@ -10,6 +10,7 @@ __all__ = ['FEW', 'Decoding', 'keep_probable', 'choose', 'repeated', 'signs', 'i
 # %% ../nbs/11_generate.ipynb #c84c6165
 import codecs, os, time
 from collections import defaultdict
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, replace
 from functools import lru_cache, partial
 from pathlib import Path
@@ -141,21 +142,28 @@ _ORDERS = dict(rows=(_AS_THEY_ARE, F.linear),
                        lambda x, w: torch.ops.mkldnn._linear_pointwise(x, w, None, 'none', [], '')),
                halves=(_halves, lambda x, w: torch.ops.quantized.linear_dynamic_fp16(x.float(), w)))
 
-def fastest_order(weights: list) -> str:  # matrices of one kind, such as those of all layers; a key of `_ORDERS`
-    "The order of the weights in memory in which this machine multiplies a vector fastest, found by trying."
-    if weights[0].numel() < 2**20: return 'rows'                       # small ones stay in the processor's cache
+_SOON = 4000   # tokens that must pay for a copy in another order: five pages
+
+def fastest_order(weights: list,      # matrices of one kind, such as those of all layers
+                  share: float = 1.,  # of the tokens that need each of them
+                  ) -> str:           # a key of `_ORDERS`
+    "The order of the weights in which this machine multiplies a vector fastest, found by trying."
+    if weights[0].numel() < 2**20: return 'rows'           # small ones stay in the processor's cache
     x, seconds = weights[0].new_ones(1, weights[0].shape[1]), {}
+    def once(f, *args): t = time.perf_counter(); f(*args); return time.perf_counter() - t
     for name, (lay, times) in _ORDERS.items():
+        t = time.perf_counter()
         try: some = [lay(w) for w in weights[:16]]
-        except (RuntimeError, AttributeError): continue                # not for these numbers, or not in this torch
-        def once(w): t = time.perf_counter(); times(x, w); return time.perf_counter() - t
-        rounds = [[once(w) for w in some] for _ in range(4)]
-        seconds[name] = sum(map(min, zip(*rounds)))                    # the best of each: other work may disturb
+        except (RuntimeError, AttributeError): continue    # not for these numbers, or not in this torch
+        laying = (time.perf_counter() - t) / (_SOON * share)
+        rounds = [[once(times, x, w) for w in some] for _ in range(4)]
+        seconds[name] = laying + sum(map(min, zip(*rounds)))   # the best of each: others may disturb
     return min(seconds, key=seconds.get)
 
 # %% ../nbs/11_generate.ipynb #3c0ffee4
 def laid(groups: list,          # for each layer the matrices that read one vector: modules
          copies: bool = True,   # may there be a copy in another order?
+         share: float = 1.,     # of the tokens that need each group
          ) -> list:             # a function of (B,n_in) for each group: its products, (B,n_out)
     "Products with matrices of one kind, in the order that is fastest here."
     def joined(parts):
@@ -166,7 +174,7 @@ def laid(groups: list,          # for each layer the matrices that read one vect
     if kinds == {Int8}: return [joined([int8(m) for m in g]) for g in groups]
     if kinds != {nn.Linear}: return [joined(g) for g in groups]
     weights = [[m.weight.detach() for m in g] for g in groups]
-    order = fastest_order([w[0] for w in weights]) if copies else 'rows'
+    order = fastest_order([w[0] for w in weights], share) if copies else 'rows'
     (lay, times), small = _ORDERS[order], weights[0][0].numel() < 2**20
     dtype = torch.float32 if order == 'halves' else weights[0][0].dtype
     def product(w):
@@ -174,7 +182,8 @@ def laid(groups: list,          # for each layer the matrices that read one vect
         return lambda x: times(x.to(dtype), w)
     if lay is _AS_THEY_ARE and not (small and copies):
         return [joined([product(w) for w in ws]) for ws in weights]
-    return [product(torch.cat(ws) if len(ws) > 1 else ws[0]) for ws in weights]
+    one = lambda ws: product(torch.cat(ws) if len(ws) > 1 else ws[0])
+    with ThreadPoolExecutor(torch.get_num_threads()) as pool: return list(pool.map(one, weights))
 
 # %% ../nbs/11_generate.ipynb #d98bcb19
 # `norm` and `rotate` in few steps: for one row each costs more than its arithmetic
@@ -233,10 +242,12 @@ class RowDecoder:
         size = sum(p.numel() * p.element_size() for p in decoder.parameters())
         free, layers = free_memory(), decoder.layers
         lay = partial(laid, copies=free is None or free > 2 * size)
-        def mlps(ms):                              # for each a pair of functions: wide, narrow
+        self.embedding = decoder.embed_tokens.weight
+        (self.head,) = lay([[decoder.lm_head]])    # first: laying it takes most room for a moment
+        def mlps(ms, **more):                      # for each a pair of functions: wide, narrow
             if not ms: return iter(())
-            wide = lay([[m.gate_proj, m.up_proj] for m in ms])
-            return zip(wide, lay([[m.down_proj] for m in ms]))
+            wide = lay([[m.gate_proj, m.up_proj] for m in ms], **more)
+            return zip(wide, lay([[m.down_proj] for m in ms], **more))
         gain = lambda norm: norm.weight.detach().float()
         attn = [l.self_attn for l in layers]
         moes = [l.mlp for l in layers if isinstance(l.mlp, MoE)]
@@ -244,10 +255,9 @@ class RowDecoder:
         out = lay([[a.o_proj] for a in attn])
         dense = mlps([l.mlp for l in layers if not isinstance(l.mlp, MoE)])
         shared = mlps([m.shared_experts for m in moes])
-        experts = mlps([e for m in moes for e in m.experts])
+        cfg = decoder.cfg
+        experts = mlps([e for m in moes for e in m.experts], share=cfg.n_active / cfg.n_expert)
         self.decoder, self.last, self.layers = proxy(decoder), gain(decoder.norm), []
-        self.embedding = decoder.embed_tokens.weight
-        (self.head,) = lay([[decoder.lm_head]])
         for l, *both in zip(layers, qkv, out):
             gains = gain(l.input_layernorm), gain(l.post_attention_layernorm)
             moe = l.mlp

@@ -208,8 +208,6 @@ def _ids(model):
 def _save_pretrained(self: NanoDeepseekOCR, save_directory):
     "What `save_pretrained` and `push_to_hub` write."
     folder, moe, weights = Path(save_directory), self.cfg.moe, self.state_dict()
-    if any(isinstance(m, Int8) for m in self.gpt.modules()):
-        raise UserError('int8 is for reading, and no other program knows these rows; save the model in bf16')
     if moe: weights = {original_name(k): v.contiguous() for k, v in weights.items()}
     save_file(weights, folder/'.model', metadata=dict(format='pt'))
     os.replace(folder/'.model', folder/'model.safetensors')       # the old one may be in use
@@ -219,6 +217,13 @@ def _save_pretrained(self: NanoDeepseekOCR, save_directory):
     for name, data in files.items():
         (folder/name).parent.mkdir(exist_ok=True); (folder/name).write_bytes(data)
     if self.tok and 'tokenizer.json' not in files: self.tok.save(save_directory)
+
+@patch
+def save_pretrained(self: NanoDeepseekOCR, save_directory, **more):  # as the mixin's
+    "Write a folder that `from_pretrained` opens; raises `UserError` for int8, before anything is touched."
+    if any(isinstance(m, Int8) for m in self.gpt.modules()):
+        raise UserError('int8 is for reading, and no other program knows these rows; save the model in bf16')
+    return PyTorchModelHubMixin.save_pretrained(self, save_directory, **more)
 
 _DTYPES = dict(bf16=torch.bfloat16, fp32=torch.float32, int8='int8')
 _PAGE = {None: 1., 'small': .4}        # GB for reading a page of 1024 pixels, of 640

@@ -335,8 +335,9 @@ class Decoder(nn.Module):
         x = self.norm(x)
         if targets is None: return run_layer(self.lm_head, x).float()
         at = (targets.flatten() != -1).nonzero().squeeze(1)
-        loss = linear_cross_entropy(x.flatten(0, 1)[at], self.lm_head.weight, targets.flatten()[at],
-                                    self.cfg.vocab_size, cap=False)
+        rows, w = x.flatten(0, 1)[at], self.lm_head.weight
+        if w.dtype == torch.bfloat16: rows = rows.bfloat16()
+        loss = linear_cross_entropy(rows, w, targets.flatten()[at], self.cfg.vocab_size, cap=False)
         if reduction == 'mean': return loss.sum() / max(len(at), 1)
         return loss.new_zeros(targets.numel()).index_copy(0, at, loss).view_as(targets)
 
