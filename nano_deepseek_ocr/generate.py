@@ -142,7 +142,7 @@ _ORDERS = dict(rows=(_AS_THEY_ARE, F.linear),
                        lambda x, w: torch.ops.mkldnn._linear_pointwise(x, w, None, 'none', [], '')),
                halves=(_halves, lambda x, w: torch.ops.quantized.linear_dynamic_fp16(x.float(), w)))
 
-_SOON = 4000   # tokens that must pay for a copy in another order: five pages
+_SOON = 2000   # tokens within which a copy in another order must pay: two or three pages
 
 def fastest_order(weights: list,      # matrices of one kind, such as those of all layers
                   share: float = 1.,  # of the tokens that need each of them
