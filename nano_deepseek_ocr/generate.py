@@ -10,7 +10,6 @@ __all__ = ['FEW', 'Decoding', 'keep_probable', 'choose', 'repeated', 'signs', 'i
 # %% ../nbs/11_generate.ipynb #c84c6165
 import codecs, os, time
 from collections import defaultdict
-from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, replace
 from functools import lru_cache, partial
 from pathlib import Path
@@ -142,7 +141,7 @@ _ORDERS = dict(rows=(_AS_THEY_ARE, F.linear),
                        lambda x, w: torch.ops.mkldnn._linear_pointwise(x, w, None, 'none', [], '')),
                halves=(_halves, lambda x, w: torch.ops.quantized.linear_dynamic_fp16(x.float(), w)))
 
-_SOON = 2000   # tokens within which a copy in another order must pay: two or three pages
+_SOON = 500   # tokens within which a copy in another order must pay: a page
 
 def fastest_order(weights: list,      # matrices of one kind, such as those of all layers
                   share: float = 1.,  # of the tokens that need each of them
@@ -182,8 +181,7 @@ def laid(groups: list,          # for each layer the matrices that read one vect
         return lambda x: times(x.to(dtype), w)
     if lay is _AS_THEY_ARE and not (small and copies):
         return [joined([product(w) for w in ws]) for ws in weights]
-    one = lambda ws: product(torch.cat(ws) if len(ws) > 1 else ws[0])
-    with ThreadPoolExecutor(torch.get_num_threads()) as pool: return list(pool.map(one, weights))
+    return [product(torch.cat(ws) if len(ws) > 1 else ws[0]) for ws in weights]
 
 # %% ../nbs/11_generate.ipynb #d98bcb19
 # `norm` and `rotate` in few steps: for one row each costs more than its arithmetic
