@@ -11,7 +11,6 @@ import glob, json as jsonlib, os, re, sys
 from contextlib import nullcontext
 from dataclasses import asdict
 from pathlib import Path
-import torch
 from fastcore.script import call_parse
 from tqdm import tqdm
 from .config import UserError, allow_dashes, best_device, first_line, positional
@@ -198,8 +197,6 @@ def keep_boxes(row: dict, page,   # from `read_pages`; the page as an image
     return row | dict(markdown=text.replace(f']({folder.name}/', f']({near}/'))
 
 # %% ../nbs/26_sample.ipynb #1b12d7e1
-_DTYPES = dict(bf16=torch.bfloat16, fp32=torch.float32, int8='int8')
-
 def _check(a):
     "Everything that can be wrong before a model is loaded."
     if a['mode']: get_mode(a['mode'])
@@ -212,8 +209,6 @@ def _check(a):
     if a['out'] and Path(a['out']).is_dir(): raise UserError(f'--out {a["out"]} is a folder; name a file in it')
     if a['boxes'] and Path(a['boxes']).is_file(): raise UserError(f'--boxes {a["boxes"]} is a file; name a folder')
     if a['model'] and a['run']: raise UserError('--model and --run both name what reads; give one of them')
-    if a['dtype'] and a['dtype'] not in _DTYPES:
-        raise UserError(f'no dtype {a["dtype"]!r}; there are: {", ".join(_DTYPES)}')
     for k in 'batch', 'max_new_tokens':
         if a[k] is not None and a[k] < 1: raise UserError(f'--{k} must be at least 1, not {a[k]}')
 
@@ -258,7 +253,7 @@ def run_sample(a: dict) -> int:  # the command line; returns the exit code
     _check(a)
     rank, world = (int(os.environ.get(k, v)) for k, v in (('RANK', 0), ('WORLD_SIZE', 1)))
     if world > 1 and not a['out']: raise UserError('several processes need --out, a file to write together')
-    name, step, dtype = a['model'] or a['run'], a['resume_step'], _DTYPES.get(a['dtype'])
+    name, step = a['model'] or a['run'], a['resume_step']
     if not a['images']:
         model, samples = load_run(name or 'runs/stage1', step)
         cfg = model.cfg.train
@@ -269,7 +264,7 @@ def run_sample(a: dict) -> int:  # the command line; returns the exit code
     if a['out']:
         decides = 'images', 'pages', 'prompt', 'mode', 'max_new_tokens', 'together', 'boxes', 'json', 'dtype'
         parts = Parts(a['out'], dict(model=name, step=step) | {k: a[k] for k in decides}, todo, rank, world)
-    model = load_model(name, step, dtype=dtype)
+    model = load_model(name, step, dtype=a['dtype'])
     return _read_all(model, a, todo, parts, a['max_new_tokens'] or model.cfg.read.max_new_tokens)
 
 # %% ../nbs/26_sample.ipynb #8e285cfc
