@@ -141,18 +141,19 @@ _ORDERS = dict(rows=(_AS_THEY_ARE, F.linear),
                        lambda x, w: torch.ops.mkldnn._linear_pointwise(x, w, None, 'none', [], '')),
                halves=(_halves, lambda x, w: torch.ops.quantized.linear_dynamic_fp16(x.float(), w)))
 
-_SOON = 500   # tokens within which a copy in another order must pay: a page
+_SOON = 800   # tokens within which a copy in another order must pay: a page
 
 def fastest_order(weights: list,      # matrices of one kind, such as those of all layers
                   share: float = 1.,  # of the tokens that need each of them
                   ) -> str:           # a key of `_ORDERS`
     "The order of the weights in which this machine multiplies a vector fastest, found by trying."
     if weights[0].numel() < 2**20: return 'rows'           # small ones stay in the processor's cache
+    weights = [w[:2**24 // w.shape[1]] for w in weights[:16]]      # the head's first rows speak for all
     x, seconds = weights[0].new_ones(1, weights[0].shape[1]), {}
     def once(f, *args): t = time.perf_counter(); f(*args); return time.perf_counter() - t
     for name, (lay, times) in _ORDERS.items():
         t = time.perf_counter()
-        try: some = [lay(w) for w in weights[:16]]
+        try: some = [lay(w) for w in weights]
         except (RuntimeError, AttributeError): continue    # not for these numbers, or not in this torch
         laying = (time.perf_counter() - t) / (_SOON * share)
         rounds = [[once(times, x, w) for w in some] for _ in range(4)]
@@ -241,6 +242,7 @@ class RowDecoder:
         free, layers = free_memory(), decoder.layers
         lay = partial(laid, copies=free is None or free > 2 * size)
         self.embedding = decoder.embed_tokens.weight
+        self.dtype = self.embedding.dtype
         (self.head,) = lay([[decoder.lm_head]])    # first: laying it takes most room for a moment
         def mlps(ms, **more):                      # for each a pair of functions: wide, narrow
             if not ms: return iter(())
@@ -292,6 +294,7 @@ class RowDecoder:
             if chosen is None: continue
             router, k, experts = chosen
             share, ids = route(h, router, k)
+            h = h.to(self.dtype)                           # once for all of them
             for e, s in zip(ids[0].tolist(), share[0].tolist()):
                 x.add_(mlp(h, *experts[e]), alpha=s)
         cache.pos += 1
