@@ -20,7 +20,7 @@ class PatchEmbed(nn.Module):
     # (b,3,H,W) images in -1..1, of any dtype; returns (b,H/patch,W/patch,dim)
     def forward(self, x):
         "One vector per patch, as a grid."
-        return self.proj(x.to(self.proj.weight.dtype)).permute(0, 2, 3, 1)
+        return self.proj(x.to(self.proj.weight.dtype)).permute(0, 2, 3, 1).contiguous()
 
 # %% ../nbs/02_patch_embed.ipynb #46fd5fa1
 def resize_abs_pos(pos,            # (1,H,W,c) table of positions

@@ -43,14 +43,16 @@ def relative(table,        # (2*s-1,d) a vector for each distance from -(s-1) to
 # %% ../nbs/04_sam.ipynb #f869cf8c
 def attend_folded(q, k, v,       # (b,heads,n,d), n = h*w
                   rows,          # (b,heads,n,h) bias of each query for each row of keys
-                  cols):  # (b,heads,n,w) the same for columns; returns (b,heads,n,d)
+                  cols,          # (b,heads,n,w) the same for columns
+                  even: int = None):  # make the width a multiple of this; returns (b,heads,n,d)
     "Attention with the bias folded into longer queries and keys."
     d, h, w = q.shape[-1], rows.shape[-1], cols.shape[-1]
+    more = -(d + h + w) % (even or (8 if q.is_cuda else 1))     # channels of zeros
     eye = lambda n: torch.eye(n, dtype=q.dtype, device=q.device)
-    where = torch.cat([eye(h).repeat_interleave(w, 0), eye(w).repeat(h, 1)], -1)         # (n,h+w)
-    q = torch.cat([q * d**-.5, rows, cols], -1)
+    where = torch.cat([eye(h).repeat_interleave(w, 0), F.pad(eye(w), (0, more)).repeat(h, 1)], -1)
+    q = torch.cat([q * d**-.5, rows, F.pad(cols, (0, more)) if more else cols], -1)
     k = torch.cat([k, where.expand(*k.shape[:2], -1, -1)], -1)
-    v = F.pad(v, (0, h + w))  # fast kernels want q, k and v of one width
+    v = F.pad(v, (0, h + w + more))  # fast kernels want q, k and v of one width
     return F.scaled_dot_product_attention(q, k, v, scale=1.)[..., :d]
 
 # %% ../nbs/04_sam.ipynb #59af2b88
